@@ -1,0 +1,1 @@
+"""provisiond: knows the nodes, answers their check-ins, hands out capsules."""

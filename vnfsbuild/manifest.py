@@ -1,0 +1,290 @@
+"""Manifest and config of a capsule: what it consists of, and what a node needs to know of it.
+
+Formats: docs/capsule-format.md. The manifest is an OCI image manifest (image-spec 1.1) in canonical
+JSON; its digest is the capsule's digest. A bootstrap is the same with another artifact type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from vnfsbuild.digest import Digest, digest_of, parse_digest, parse_json, render_json
+from vnfsbuild.errors import InputError, VerificationError
+from vnfsbuild.reference import parse_name
+
+CAPSULE = "application/vnd.vnfs.capsule.v1"
+BOOTSTRAP = "application/vnd.vnfs.bootstrap.v1"
+SIGNATURE = "application/vnd.vnfs.signature.v1"
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+CONFIG = "application/vnd.vnfs.config.v1+json"
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+SOURCE = "application/vnd.vnfs.source.v1.tar"
+KERNEL = "application/vnd.vnfs.kernel.v1"
+INITRD = "application/vnd.vnfs.initrd.v1.cpio+zstd"
+LAYER_SQUASHFS = "application/vnd.vnfs.layer.v1.squashfs"
+LAYER_EROFS = "application/vnd.vnfs.layer.v1.erofs"
+
+LAYER_TYPES = {LAYER_SQUASHFS: "squashfs", LAYER_EROFS: "erofs"}
+"""Media type of a layer → file system that a node mounts it as."""
+
+MAX_METADATA_BYTES = 4 * 1024 * 1024
+"""No manifest, config, index or envelope is larger; a reader need not hold more."""
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A blob by type, digest and size (OCI descriptor, without annotations)."""
+
+    media_type: str
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The list of a capsule's blobs. Signing its bytes signs everything."""
+
+    artifact_type: str
+    config: Descriptor
+    payloads: Tuple[Descriptor, ...]
+    """source, kernel, initrd, then the layers, the undermost first."""
+
+    def payload(self, media_type: str) -> Descriptor:
+        """Return the one payload of *media_type*.
+
+        Raises:
+            VerificationError: there is not exactly one.
+        """
+        found = [payload for payload in self.payloads if payload.media_type == media_type]
+        if len(found) != 1:
+            raise VerificationError(f"manifest: {len(found)} payloads {media_type}, expected one")
+        return found[0]
+
+    @property
+    def layers(self) -> Tuple[Descriptor, ...]:
+        """The rootfs layers, the undermost first."""
+        return tuple(payload for payload in self.payloads if payload.media_type in LAYER_TYPES)
+
+    @property
+    def blobs(self) -> Tuple[Descriptor, ...]:
+        """Config and payloads, in the order in which a ``.vnfs`` file holds them."""
+        return (self.config, *self.payloads)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The kernel of a capsule."""
+
+    version: str
+    """What ``uname -r`` will say."""
+    arguments: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a node needs to know of a capsule before it fetches a payload."""
+
+    name: str
+    serial: int
+    architecture: str
+    distribution: str
+    """mkosi's name and release, ``debian trixie``."""
+    epoch: int
+    """Source date epoch, seconds."""
+    kernel: Kernel
+    layers: Tuple[str, ...]
+    """A name for each layer, in mount order, the undermost first: ``rootfs``, ``modules``."""
+    bootstrap_protocol: int
+    """The least protocol that a bootstrap must speak to boot this."""
+
+
+def render_descriptor(descriptor: Descriptor) -> Dict[str, Any]:
+    """Return *descriptor* as it stands in JSON."""
+    return {
+        "digest": descriptor.digest,
+        "mediaType": descriptor.media_type,
+        "size": descriptor.size_bytes,
+    }
+
+
+def parse_descriptor(value: Any, *, where: str) -> Descriptor:
+    """Return the descriptor that *value* stands for; annotations are passed over.
+
+    Raises:
+        VerificationError: it is none.
+    """
+    try:
+        size = value["size"]
+        if type(size) is not int or size < 0:
+            raise ValueError(f"size {size!r}")
+        if not isinstance(value["mediaType"], str):
+            raise ValueError(f"mediaType {value['mediaType']!r}")
+        digest = parse_digest(value["digest"], where=where)
+        return Descriptor(value["mediaType"], digest, size)
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise VerificationError(f"{where}: not a descriptor: {error}") from error
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of *manifest*, whose digest is the capsule's."""
+    return render_json(
+        {
+            "artifactType": manifest.artifact_type,
+            "config": render_descriptor(manifest.config),
+            "layers": [render_descriptor(payload) for payload in manifest.payloads],
+            "mediaType": OCI_MANIFEST,
+            "schemaVersion": 2,
+        }
+    )
+
+
+def parse_manifest(data: bytes, *, where: str = "manifest") -> Manifest:
+    """Return the manifest of a capsule or bootstrap that *data* is the text of.
+
+    Raises:
+        VerificationError: any other text than :func:`render_manifest` writes, an unknown artifact
+            type, or payloads in another order than source, kernel, initrd, layers.
+    """
+    value = parse_json(data, where=where)
+    layers = value.get("layers")
+    manifest = Manifest(
+        artifact_type=str(value.get("artifactType")),
+        config=parse_descriptor(value.get("config"), where=f"{where}: config"),
+        payloads=tuple(
+            parse_descriptor(item, where=f"{where}: layers[{position}]")
+            for position, item in enumerate(layers if isinstance(layers, list) else [])
+        ),
+    )
+    if manifest.artifact_type not in (CAPSULE, BOOTSTRAP):
+        raise VerificationError(
+            f"{where}: found artifact type {manifest.artifact_type!r}, expected {CAPSULE!r}"
+        )
+    kinds = [payload.media_type for payload in manifest.payloads]
+    layers_known = all(kind in LAYER_TYPES for kind in kinds[3:])
+    if kinds[:3] != [SOURCE, KERNEL, INITRD] or not layers_known:
+        raise VerificationError(
+            f"{where}: found payloads {', '.join(kinds) or 'none'}; "
+            "expected source, kernel, initrd, layers"
+        )
+    if render_manifest(manifest) != data:
+        raise VerificationError(f"{where}: holds more than the format knows")
+    return manifest
+
+
+def render_config(config: Config) -> bytes:
+    """Return the bytes of *config*."""
+    return render_json(
+        {
+            "architecture": config.architecture,
+            "bootstrapProtocol": config.bootstrap_protocol,
+            "distribution": config.distribution,
+            "epoch": config.epoch,
+            "kernel": {
+                "arguments": list(config.kernel.arguments),
+                "version": config.kernel.version,
+            },
+            "layers": list(config.layers),
+            "name": config.name,
+            "serial": config.serial,
+        }
+    )
+
+
+def parse_config(data: bytes, *, where: str = "config") -> Config:
+    """Return the config that *data* is the text of.
+
+    Raises:
+        VerificationError: any other text than :func:`render_config` writes.
+    """
+    value = parse_json(data, where=where)
+    try:
+        config = Config(
+            name=parse_name(value["name"], where=where),
+            serial=_count(value["serial"]),
+            architecture=_text(value["architecture"]),
+            distribution=_text(value["distribution"]),
+            epoch=_count(value["epoch"]),
+            kernel=Kernel(
+                version=_text(value["kernel"]["version"]),
+                arguments=_texts(value["kernel"]["arguments"]),
+            ),
+            layers=_texts(value["layers"]),
+            bootstrap_protocol=_count(value["bootstrapProtocol"]),
+        )
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise VerificationError(f"{where}: not a capsule's config: {error}") from error
+    if render_config(config) != data:
+        raise VerificationError(f"{where}: holds more than the format knows")
+    return config
+
+
+EMPTY = Descriptor(OCI_EMPTY, digest_of(b"{}"), 2)
+"""The OCI empty blob, config of manifests that need none."""
+
+
+@dataclass(frozen=True)
+class SignatureManifest:
+    """A referrer that carries one envelope over a capsule's manifest."""
+
+    envelope: Descriptor
+    subject: Descriptor
+    config: Descriptor = field(default=EMPTY)
+
+
+def render_signature_manifest(signature: SignatureManifest) -> bytes:
+    """Return the OCI manifest of a signature."""
+    return render_json(
+        {
+            "artifactType": SIGNATURE,
+            "config": render_descriptor(signature.config),
+            "layers": [render_descriptor(signature.envelope)],
+            "mediaType": OCI_MANIFEST,
+            "schemaVersion": 2,
+            "subject": render_descriptor(signature.subject),
+        }
+    )
+
+
+def make_signature_manifest(manifest: bytes, envelope: bytes) -> SignatureManifest:
+    """Return what ties *envelope* to the capsule whose manifest has these bytes."""
+    return SignatureManifest(
+        envelope=Descriptor(ENVELOPE, digest_of(envelope), len(envelope)),
+        subject=Descriptor(OCI_MANIFEST, digest_of(manifest), len(manifest)),
+    )
+
+
+def render_index(
+    entries: List[Tuple[Descriptor, Optional[str], Mapping[str, str]]],
+) -> bytes:
+    """Return an OCI index of *entries*: descriptor, artifact type, annotations."""
+    manifests = []
+    for descriptor, artifact_type, notes in entries:
+        entry = render_descriptor(descriptor)
+        if artifact_type:
+            entry["artifactType"] = artifact_type
+        if notes:
+            entry["annotations"] = dict(notes)
+        manifests.append(entry)
+    return render_json({"manifests": manifests, "mediaType": OCI_INDEX, "schemaVersion": 2})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"found {value!r}, expected text")
+    return value
+
+
+def _texts(value: Any) -> Tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"found {value!r}, expected a list")
+    return tuple(_text(item) for item in value)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"found {value!r}, expected a whole number")
+    return value

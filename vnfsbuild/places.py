@@ -1,0 +1,45 @@
+"""Where things are: store, cache, site directory, and the recipes that come with us.
+
+In a checkout everything lies in the checkout, ignored by git; installed, where the Filesystem
+Hierarchy Standard has it. Each can be set: ``VNFS_STORE``, ``VNFS_CACHE``, ``VNFS_SITE``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """The directories that commands use when no option says otherwise."""
+
+    store: Path
+    """Capsules: an OCI image layout."""
+    cache: Path
+    """Packages, tools trees, workspaces: may be deleted at any time."""
+    site: Path
+    """keys/ (0700) and trust.json of this site."""
+    share: Path
+    """holds recipes/ and bootstrap-kernel/."""
+
+
+def find_places(environment: Mapping[str, str] | None = None) -> Places:
+    """Return the places of this installation."""
+    env = os.environ if environment is None else environment
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "recipes").is_dir() and (checkout / "pyproject.toml").is_file():
+        store, cache, site = checkout / "images", checkout / ".cache", checkout / ".site"
+        share = checkout
+    else:
+        store, cache, site = Path("/var/lib/vnfs"), Path("/var/cache/vnfsbuild"), Path("/etc/vnfs")
+        share = Path(sys.prefix) / "share/vnfsbuild"
+    return Places(
+        store=Path(env.get("VNFS_STORE", store)),
+        cache=Path(env.get("VNFS_CACHE", cache)),
+        site=Path(env.get("VNFS_SITE", site)),
+        share=share,
+    )

@@ -1,0 +1,157 @@
+"""Programs of others. The only importer of :mod:`subprocess` in vnfsbuild.
+
+Programs are given as argv lists that pure functions made; the environment is built anew, not
+inherited, so that nothing of the caller's locale, time zone or configuration gets into what is
+built. Long-lived children belong to whoever supervises them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vnfsbuild.errors import VnfsbuildError
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = {
+    "apt-get": "apt",
+    "dnsmasq": "dnsmasq-base",
+    "dpkg": "dpkg",
+    "gpgv": "gpgv",
+    "ip": "iproute2",
+    "kexec": "kexec-tools",
+    "mksquashfs": "squashfs-tools",
+    "mount": "mount",
+    "newuidmap": "uidmap",
+    "openssl": "openssl",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "tar": "tar",
+    "unshare": "util-linux",
+    "zstd": "zstd",
+}
+"""Program → the Debian package that has it."""
+
+TAIL_LINES = 20
+
+
+class ToolError(VnfsbuildError):
+    """A program is missing or failed."""
+
+
+def base_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment that programs get: fixed, and *extra*."""
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        **(extra or {}),
+    }
+
+
+def find_program(name: str) -> Path:
+    """Return where the program *name* is.
+
+    Raises:
+        ToolError: it is not installed; the hint names the package.
+    """
+    found = shutil.which(name, path=base_environment()["PATH"])
+    if found is None:
+        raise ToolError(f"{name}: program not found", hint=_install_hint(name))
+    return Path(found)
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    log: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> None:
+    """Run *argv* to its end; its output goes to the debug log, and to the file *log*.
+
+    Raises:
+        ToolError: the program is missing, failed or was killed; with its last lines.
+    """
+    words = [os.fspath(word) for word in argv]
+    logger.debug("%s", shlex.join(words))
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    sink = log.open("a", encoding="utf-8") if log else None
+    try:
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=base_environment(env),
+            cwd=cwd,
+            pass_fds=pass_fds,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                tail.append(line.rstrip())
+                logger.debug("  %s", tail[-1])
+                if sink:
+                    sink.write(line)
+    except FileNotFoundError as error:
+        raise ToolError(f"{words[0]}: program not found", hint=_install_hint(words[0])) from error
+    finally:
+        if sink:
+            sink.close()
+    if process.returncode:
+        raise _failed(words, process.returncode, "\n".join(tail))
+
+
+def capture(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+) -> bytes:
+    """Run *argv* to its end and return what it wrote to standard output.
+
+    Raises:
+        ToolError: the program is missing, failed or was killed; with its last lines of errors.
+    """
+    words = [os.fspath(word) for word in argv]
+    logger.debug("%s", shlex.join(words))
+    try:
+        done = subprocess.run(
+            words,
+            input=stdin if stdin is not None else b"",
+            capture_output=True,
+            env=base_environment(env),
+            cwd=cwd,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ToolError(f"{words[0]}: program not found", hint=_install_hint(words[0])) from error
+    if done.returncode:
+        lines = (done.stderr or done.stdout).decode("utf-8", "replace").splitlines()
+        raise _failed(words, done.returncode, "\n".join(lines[-TAIL_LINES:]))
+    return done.stdout
+
+
+def _failed(words: Sequence[str], status: int, tail: str) -> ToolError:
+    how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    told = f":\n{tail}" if tail else ""
+    return ToolError(
+        f"{Path(words[0]).name}: {how}{told}", hint=f"to try again: {shlex.join(words)}"
+    )
+
+
+def _install_hint(program: str) -> str:
+    package = PACKAGES.get(Path(program).name)
+    return f"apt-get install {package}" if package else "vnfsbuild doctor tells what is missing"
