@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, BinaryIO, Dict, Iterator, List, NewType, Tuple
+from typing import Any, BinaryIO, Dict, Iterator, List, NewType, Optional, Tuple
 
 from vnfsbuild.errors import InputError, VerificationError
 
@@ -37,11 +37,18 @@ def digest_of(data: bytes) -> Digest:
 
 def digest_of_stream(stream: BinaryIO) -> Tuple[Digest, int]:
     """Read *stream* to its end; return the digest and the number of bytes."""
+    return copy_stream(stream, None)
+
+
+def copy_stream(stream: BinaryIO, sink: Optional[BinaryIO]) -> Tuple[Digest, int]:
+    """Copy *stream* to *sink* up to its end; return the digest and the number of bytes."""
     hasher = hashlib.sha256()
     size_bytes = 0
     for chunk in iter(lambda: stream.read(READ_SIZE_BYTES), b""):
         hasher.update(chunk)
         size_bytes += len(chunk)
+        if sink is not None:
+            sink.write(chunk)
     return Digest("sha256:" + hasher.hexdigest()), size_bytes
 
 

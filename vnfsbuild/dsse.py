@@ -113,7 +113,10 @@ def verify_envelope(
     signers = []
     for keyid, signature in envelope.signatures:
         if keyid in keys:
-            verify_ed25519(keys[keyid], signature, message)
+            try:
+                verify_ed25519(keys[keyid], signature, message)
+            except VerificationError as error:
+                raise VerificationError(f"{where}: {error}", hint=error.hint) from error
             signers.append(keyid)
     return tuple(sorted(signers))
 

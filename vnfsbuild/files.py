@@ -70,6 +70,18 @@ def read_bounded(path: Path, *, limit_bytes: int) -> bytes:
     return data
 
 
+def size_of(path: Path) -> int:
+    """Return the size of the file *path* in bytes.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock file *path* while the block runs; only one holder at a time, of all processes.

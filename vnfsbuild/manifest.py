@@ -147,7 +147,8 @@ def parse_manifest(data: bytes, *, where: str = "manifest") -> Manifest:
 
     Raises:
         VerificationError: any other text than :func:`render_manifest` writes, an unknown artifact
-            type, or payloads in another order than source, kernel, initrd, layers.
+            type, payloads in another order than source, kernel, initrd, layers, a capsule without
+            a layer or a bootstrap with one, or a blob with two sizes.
     """
     value = parse_json(data, where=where)
     layers = value.get("layers")
@@ -163,16 +164,33 @@ def parse_manifest(data: bytes, *, where: str = "manifest") -> Manifest:
         raise VerificationError(
             f"{where}: found artifact type {manifest.artifact_type!r}, expected {CAPSULE!r}"
         )
-    kinds = [payload.media_type for payload in manifest.payloads]
-    layers_known = all(kind in LAYER_TYPES for kind in kinds[3:])
-    if kinds[:3] != [SOURCE, KERNEL, INITRD] or not layers_known:
-        raise VerificationError(
-            f"{where}: found payloads {', '.join(kinds) or 'none'}; "
-            "expected source, kernel, initrd, layers"
-        )
+    _require_payloads(manifest, where=where)
     if render_manifest(manifest) != data:
         raise VerificationError(f"{where}: holds more than the format knows")
     return manifest
+
+
+def _require_payloads(manifest: Manifest, *, where: str) -> None:
+    if manifest.config.media_type != CONFIG:
+        raise VerificationError(
+            f"{where}: found a config {manifest.config.media_type!r}, expected {CONFIG!r}"
+        )
+    kinds = [payload.media_type for payload in manifest.payloads]
+    layers = [kind for kind in kinds[3:] if kind in LAYER_TYPES]
+    wanted = "at least one layer" if manifest.artifact_type == CAPSULE else "no layer"
+    if (
+        kinds[:3] != [SOURCE, KERNEL, INITRD]
+        or len(layers) != len(kinds[3:])
+        or bool(layers) != (manifest.artifact_type == CAPSULE)
+    ):
+        raise VerificationError(
+            f"{where}: found payloads {', '.join(kinds) or 'none'}; "
+            f"expected source, kernel, initrd, {wanted}"
+        )
+    if len({(blob.digest, blob.size_bytes) for blob in manifest.blobs}) != len(
+        {blob.digest for blob in manifest.blobs}
+    ):
+        raise VerificationError(f"{where}: a blob with two sizes")
 
 
 def render_config(config: Config) -> bytes:
@@ -198,7 +216,8 @@ def parse_config(data: bytes, *, where: str = "config") -> Config:
     """Return the config that *data* is the text of.
 
     Raises:
-        VerificationError: any other text than :func:`render_config` writes.
+        VerificationError: any other text than :func:`render_config` writes, or a layer's name that
+            could not be part of a file's name.
     """
     value = parse_json(data, where=where)
     try:
@@ -212,7 +231,7 @@ def parse_config(data: bytes, *, where: str = "config") -> Config:
                 version=_text(value["kernel"]["version"]),
                 arguments=_texts(value["kernel"]["arguments"]),
             ),
-            layers=_texts(value["layers"]),
+            layers=tuple(parse_name(item, where="layers") for item in value["layers"]),
             bootstrap_protocol=_count(value["bootstrapProtocol"]),
         )
     except (KeyError, TypeError, ValueError, InputError) as error:
@@ -257,10 +276,31 @@ def make_signature_manifest(manifest: bytes, envelope: bytes) -> SignatureManife
     )
 
 
-def render_index(
-    entries: List[Tuple[Descriptor, Optional[str], Mapping[str, str]]],
-) -> bytes:
-    """Return an OCI index of *entries*: descriptor, artifact type, annotations."""
+def parse_signature_manifest(data: bytes, *, where: str) -> SignatureManifest:
+    """Return the signature that *data* is the manifest of.
+
+    Raises:
+        VerificationError: any other text than :func:`render_signature_manifest` writes.
+    """
+    value = parse_json(data, where=where)
+    layers = value.get("layers")
+    signature = SignatureManifest(
+        envelope=parse_descriptor(
+            layers[0] if isinstance(layers, list) and layers else None, where=f"{where}: layers[0]"
+        ),
+        subject=parse_descriptor(value.get("subject"), where=f"{where}: subject"),
+    )
+    if signature.envelope.media_type != ENVELOPE or render_signature_manifest(signature) != data:
+        raise VerificationError(f"{where}: not the manifest of a signature")
+    return signature
+
+
+IndexEntry = Tuple[Descriptor, Optional[str], Mapping[str, str]]
+"""Descriptor, artifact type, annotations."""
+
+
+def render_index(entries: List[IndexEntry]) -> bytes:
+    """Return an OCI index of *entries*."""
     manifests = []
     for descriptor, artifact_type, notes in entries:
         entry = render_descriptor(descriptor)
@@ -270,6 +310,30 @@ def render_index(
             entry["annotations"] = dict(notes)
         manifests.append(entry)
     return render_json({"manifests": manifests, "mediaType": OCI_INDEX, "schemaVersion": 2})
+
+
+def parse_index(data: bytes, *, where: str) -> List[IndexEntry]:
+    """Return the entries of the OCI index *data*.
+
+    Raises:
+        VerificationError: any other text than :func:`render_index` writes.
+    """
+    value = parse_json(data, where=where)
+    try:
+        entries: List[IndexEntry] = [
+            (
+                parse_descriptor(item, where=f"{where}: manifests[{position}]"),
+                item.get("artifactType"),
+                {key: _text(text) for key, text in item.get("annotations", {}).items()},
+            )
+            for position, item in enumerate(value["manifests"])
+        ]
+        canonical = render_index(entries)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise VerificationError(f"{where}: not an OCI index: {error!r}") from error
+    if canonical != data:
+        raise VerificationError(f"{where}: holds more than the format knows")
+    return entries
 
 
 def _text(value: Any) -> str:

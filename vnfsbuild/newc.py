@@ -27,8 +27,9 @@ def entry_header(name: str, mode: int, size_bytes: int) -> bytes:
     if size_bytes > MAX_FILE_BYTES:
         raise InputError(f"{name}: {size_bytes} bytes, expected less than 4 GiB in an initramfs")
     encoded = name.encode("utf-8", "surrogateescape") + b"\0"
-    links = 2 if stat.S_ISDIR(mode) else 1
-    fields = [0, mode, 0, 0, links, 0, size_bytes, 0, 0, 0, 0, len(encoded), 0]
+    # One link, for directories too: with two, and no inode numbers, some readers (libarchive) take
+    # all directories for hard links to the first.
+    fields = [0, mode, 0, 0, 1, 0, size_bytes, 0, 0, 0, 0, len(encoded), 0]
     header = b"070701" + b"".join(b"%08X" % field for field in fields) + encoded
     return header + padding(len(header))
 

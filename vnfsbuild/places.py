@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vnfsbuild.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
@@ -38,8 +40,27 @@ def find_places(environment: Mapping[str, str] | None = None) -> Places:
         store, cache, site = Path("/var/lib/vnfs"), Path("/var/cache/vnfsbuild"), Path("/etc/vnfs")
         share = Path(sys.prefix) / "share/vnfsbuild"
     return Places(
-        store=Path(env.get("VNFS_STORE", store)),
-        cache=Path(env.get("VNFS_CACHE", cache)),
-        site=Path(env.get("VNFS_SITE", site)),
+        store=Path(env.get("VNFS_STORE") or store),
+        cache=Path(env.get("VNFS_CACHE") or cache),
+        site=Path(env.get("VNFS_SITE") or site),
         share=share,
+    )
+
+
+def find_recipe(text: str, places: Places) -> Path:
+    """Return the directory of the recipe that was asked for: a path, or a recipe's name.
+
+    A name is looked for below ``recipes/`` here, then among the recipes that come with us.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    directories = [Path(text), Path("recipes") / text, places.share / "recipes" / text]
+    for directory in directories if text and os.sep not in text else directories[:1]:
+        if (directory / "recipe.toml").is_file():
+            return directory.absolute()
+    known = sorted(path.parent.name for path in places.share.glob("recipes/*/recipe.toml"))
+    raise InputError(
+        f"{text}: no recipe here: found no {Path(text) / 'recipe.toml'}",
+        hint=f"these recipes come along: {', '.join(known) or 'none'}",
     )

@@ -13,7 +13,7 @@ CURRENT = "current"
 """The tag that a bare name means."""
 
 # What a registry takes as the last part of a repository, and as a tag.
-_NAME = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*\Z")
+_NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 
 

@@ -7,6 +7,7 @@ built. Long-lived children belong to whoever supervises them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -14,7 +15,7 @@ import shutil
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vnfsbuild.errors import VnfsbuildError
@@ -40,6 +41,8 @@ PACKAGES = {
 """Program → the Debian package that has it."""
 
 TAIL_LINES = 20
+STOP_SECONDS = 10
+"""How long a program gets to clean up when we are interrupted, before it is killed."""
 
 
 class ToolError(VnfsbuildError):
@@ -99,13 +102,14 @@ def run(
             errors="replace",
         ) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                tail.append(line.rstrip())
-                logger.debug("  %s", tail[-1])
-                if sink:
-                    sink.write(line)
-    except FileNotFoundError as error:
-        raise ToolError(f"{words[0]}: program not found", hint=_install_hint(words[0])) from error
+            with _stopped_on_error(process):
+                for line in process.stdout:
+                    tail.append(line.rstrip())
+                    logger.debug("  %s", tail[-1])
+                    if sink:
+                        sink.write(line)
+    except OSError as error:
+        raise _unstarted(words, error) from error
     finally:
         if sink:
             sink.close()
@@ -136,20 +140,48 @@ def capture(
             cwd=cwd,
             check=False,
         )
-    except FileNotFoundError as error:
-        raise ToolError(f"{words[0]}: program not found", hint=_install_hint(words[0])) from error
+    except OSError as error:
+        raise _unstarted(words, error) from error
     if done.returncode:
         lines = (done.stderr or done.stdout).decode("utf-8", "replace").splitlines()
         raise _failed(words, done.returncode, "\n".join(lines[-TAIL_LINES:]))
     return done.stdout
 
 
+@contextlib.contextmanager
+def _stopped_on_error(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Leave no child behind that goes on working when we were interrupted."""
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+
+
+def _unstarted(words: Sequence[str], error: OSError) -> ToolError:
+    if isinstance(error, FileNotFoundError) and error.filename == words[0]:
+        return ToolError(f"{words[0]}: program not found", hint=_install_hint(words[0]))
+    place = f"{error.filename}: " if error.filename not in (None, words[0]) else ""
+    return ToolError(f"{words[0]}: {place}{error.strerror}")
+
+
 def _failed(words: Sequence[str], status: int, tail: str) -> ToolError:
-    how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    how = f"killed by {_signal_name(-status)}" if status < 0 else f"exit status {status}"
     told = f":\n{tail}" if tail else ""
     return ToolError(
         f"{Path(words[0]).name}: {how}{told}", hint=f"to try again: {shlex.join(words)}"
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _install_hint(program: str) -> str:

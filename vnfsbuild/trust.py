@@ -73,10 +73,10 @@ def render_trust(trust: Trust) -> bytes:
                 keyid: base64.b64encode(public).decode("ascii")
                 for keyid, public in trust.keys.items()
             },
-            "root": {"keys": sorted(trust.root_keys), "threshold": trust.root_threshold},
+            "root": {"keys": sorted(set(trust.root_keys)), "threshold": trust.root_threshold},
             "rules": [
                 {
-                    "keys": sorted(rule.keys),
+                    "keys": sorted(set(rule.keys)),
                     "leastSerial": rule.least_serial,
                     "name": rule.name,
                     "threshold": rule.threshold,
@@ -101,12 +101,12 @@ def parse_trust(payload: bytes, *, where: str) -> Trust:
             version=_count(value["version"]),
             expires=_count(value["expires"]),
             keys={keyid: _public_key(keyid, text) for keyid, text in value["keys"].items()},
-            root_keys=tuple(value["root"]["keys"]),
+            root_keys=_texts(value["root"]["keys"]),
             root_threshold=_count(value["root"]["threshold"]),
             rules=tuple(
                 Rule(
                     name=_text(item["name"]),
-                    keys=tuple(item["keys"]),
+                    keys=_texts(item["keys"]),
                     threshold=_count(item["threshold"]),
                     least_serial=_count(item["leastSerial"]),
                 )
@@ -119,7 +119,7 @@ def parse_trust(payload: bytes, *, where: str) -> Trust:
         (trust.root_keys, trust.root_threshold),
         *((rule.keys, rule.threshold) for rule in trust.rules),
     ):
-        if not set(keys) <= set(trust.keys) or not 1 <= threshold <= len(set(keys)):
+        if not set(keys) <= set(trust.keys) or not 1 <= threshold <= len(keys):
             raise VerificationError(f"{where}: a rule with unknown keys or an impossible threshold")
     if render_trust(trust) != payload:
         raise VerificationError(f"{where}: holds more than the format knows")
@@ -141,7 +141,8 @@ def verify_trust(
     vouches for them. *now* is in seconds since 1970.
 
     Raises:
-        VerificationError: too few signatures, expired, or older than *pinned*.
+        VerificationError: too few signatures, expired, older than *pinned*, or of its version with
+            other content.
     """
     envelope = parse_envelope(data, where=where)
     trust = parse_trust(envelope.payload, where=where)
@@ -150,6 +151,11 @@ def verify_trust(
         if trust.version < pinned.version:
             raise VerificationError(
                 f"{where}: found version {trust.version}, expected at least {pinned.version}"
+            )
+        if trust.version == pinned.version and render_trust(trust) != render_trust(pinned):
+            raise VerificationError(
+                f"{where}: another version {trust.version} than the one that is held, "
+                "expected a higher version for a change"
             )
         _verify_root(envelope, pinned, verify_ed25519, where=where)
     if trust.expires <= now:
@@ -180,6 +186,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"found {type(value).__name__}, expected text")
     return value
+
+
+def _texts(value: Any) -> Tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"found {type(value).__name__}, expected a list")
+    return tuple(_text(item) for item in value)
 
 
 def _count(value: Any) -> int:

@@ -1,0 +1,131 @@
+"""A lock has one text, and reads back as itself."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vnfsbuild.digest import Digest
+from vnfsbuild.errors import InputError
+from vnfsbuild.lock import (
+    Lock,
+    LockedFile,
+    LockedPackage,
+    LockedRepository,
+    parse_lock,
+    render_lock,
+    sort_packages,
+)
+
+HEX = "ab" * 32
+DIGEST = Digest(f"sha256:{HEX}")
+
+PACKAGE = LockedPackage(
+    name="libc6",
+    version="1:2.41-12",
+    architecture="amd64",
+    size_bytes=5,
+    sha256=HEX,
+    path="pool/main/g/glibc/libc6.deb",
+    repository="debian-trixie",
+)
+LOCK = Lock(
+    serial=3,
+    epoch=1700000000,
+    distribution="debian",
+    release="trixie",
+    architecture="x86_64",
+    recipe=DIGEST,
+    files=(LockedFile(path="files/etc/motd", digest=DIGEST, kind="executable"),),
+    repositories=(
+        LockedRepository(
+            id="debian-trixie",
+            suite="trixie",
+            components=("main",),
+            metadata=DIGEST,
+            epoch=1700000000,
+        ),
+    ),
+    packages=(PACKAGE,),
+    tools=(),
+)
+TEXT = f"""\
+# Written by vnfsbuild: what the recipe meant on one day. To renew it: vnfsbuild lock
+version = 1
+serial = 3
+epoch = 1700000000
+distribution = "debian"
+release = "trixie"
+architecture = "x86_64"
+recipe = "{DIGEST}"
+files = [
+    {{ path = "files/etc/motd", kind = "executable", digest = "{DIGEST}" }},
+]
+repositories = [
+    {{ id = "debian-trixie", suite = "trixie", components = ["main"], metadata = "{DIGEST}", \
+epoch = 1700000000 }},
+]
+packages = [
+    {{ name = "libc6", version = "1:2.41-12", architecture = "amd64", size = 5, \
+sha256 = "{HEX}", path = "pool/main/g/glibc/libc6.deb", repository = "debian-trixie" }},
+]
+tools = []
+"""
+
+
+def test_the_text_of_a_lock_is_this():
+    assert render_lock(LOCK) == TEXT
+    assert parse_lock(TEXT, where="recipe.lock") == LOCK
+
+
+# File systems allow nearly anything in a name; TOML has no surrogates.
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+@given(st.lists(names.filter(lambda name: not name.startswith("/")), unique=True))
+def test_any_file_name_survives(paths):
+    files = tuple(LockedFile(path=path, digest=DIGEST) for path in paths)
+    lock = Lock(
+        serial=1,
+        epoch=0,
+        distribution="debian",
+        release="trixie",
+        architecture="x86_64",
+        recipe=DIGEST,
+        files=files,
+        repositories=(),
+        packages=(),
+        tools=(),
+    )
+    assert parse_lock(render_lock(lock), where="x").files == files
+
+
+def test_packages_are_sorted_by_name():
+    names_of = [item.name for item in sort_packages([named("b"), named("a"), named("aa")])]
+    assert names_of == ["a", "aa", "b"]
+
+
+def named(name):
+    return LockedPackage(
+        name=name, version="1", architecture="all", size_bytes=1, sha256=HEX, path=name,
+        repository="r",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("serial = 3", "serial = 0", "serial: found 0"),
+        ("version = 1\n", "version = 2\n", "version: found 2"),
+        ("epoch = 1700000000\ndis", "dis", "epoch: missing"),
+        (f'recipe = "{DIGEST}"', 'recipe = "x"', "recipe: found 'x', expected a digest"),
+        ('path = "pool/', 'path = "../', "packages[0].path"),
+        ('path = "pool/', 'path = "/', "packages[0].path"),
+        ("size = 5", "size = -5", "packages[0].size"),
+        ("tools = []", "tool = []", "tool: unknown key; did you mean 'tools'?"),
+    ],
+)
+def test_what_is_no_lock_is_refused(old, new, told):
+    assert old in TEXT
+    with pytest.raises(InputError) as raised:
+        parse_lock(TEXT.replace(old, new), where="recipe.lock")
+    assert told in raised.value.message

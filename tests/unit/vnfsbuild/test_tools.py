@@ -1,0 +1,108 @@
+"""Programs of others: what they get, and what is told when they fail."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vnfsbuild.tools import ToolError, capture, find_program, run
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_program_gets_a_fixed_environment_and_what_was_named(monkeypatch):
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    monkeypatch.setenv("SECRET", "x")
+    lines = capture(["env"], env={"SOURCE_DATE_EPOCH": "1"}).decode().splitlines()
+    assert "LC_ALL=C.UTF-8" in lines
+    assert "TZ=UTC" in lines
+    assert "SOURCE_DATE_EPOCH=1" in lines
+    assert not [line for line in lines if line.startswith("SECRET")]
+
+
+def test_standard_input_is_what_was_given_or_nothing():
+    assert capture(["cat"], stdin=b"hello") == b"hello"
+    assert capture(["cat"]) == b""
+    run(["cat"])
+
+
+def test_a_program_runs_where_it_is_told(tmp_path):
+    assert capture(["pwd"], cwd=tmp_path).decode().strip() == str(tmp_path)
+
+
+def test_output_goes_to_the_log(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    for _ in range(2):
+        run(["sh", "-c", "echo out; echo err >&2"], log=tmp_path / "log")
+    assert (tmp_path / "log").read_text() == "out\nerr\n" * 2
+    assert "  out" in caplog.text
+
+
+@pytest.mark.parametrize("how", [run, capture])
+def test_a_failure_tells_program_status_last_lines_and_command(how):
+    with pytest.raises(ToolError) as caught:
+        how(["sh", "-c", "seq 1 50 >&2; exit 3"])
+    told = str(caught.value).splitlines()
+    assert told[0] == "sh: exit status 3:"
+    assert told[1:] == [str(number) for number in range(31, 51)]
+    assert caught.value.hint == "to try again: sh -c 'seq 1 50 >&2; exit 3'"
+    assert caught.value.exit_status == 1
+
+
+@pytest.mark.parametrize("how", [run, capture])
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (40, "signal 40")])
+def test_a_program_that_was_killed_is_told_by_signal(how, number, name):
+    with pytest.raises(ToolError, match=f"sh: killed by {name}"):
+        how(["sh", "-c", f"kill -{number} $$"])
+
+
+@pytest.mark.parametrize("how", [run, capture])
+def test_a_missing_program_is_told_with_its_package(how, monkeypatch):
+    with pytest.raises(ToolError, match="mksquashfs-none: program not found") as caught:
+        how(["mksquashfs-none"])
+    assert "vnfsbuild doctor" in caught.value.hint
+    with pytest.raises(ToolError) as caught:
+        how(["/nowhere/mksquashfs"])
+    assert caught.value.hint == "apt-get install squashfs-tools"
+
+
+@pytest.mark.parametrize("how", [run, capture])
+def test_a_directory_that_is_not_there_is_not_taken_for_a_missing_program(how, tmp_path):
+    with pytest.raises(ToolError, match=f"true: {tmp_path}/none: No such file"):
+        how(["true"], cwd=tmp_path / "none")
+
+
+@pytest.mark.parametrize("how", [run, capture])
+def test_a_file_that_is_no_program_is_told(how, tmp_path):
+    (tmp_path / "text").write_text("x")
+    with pytest.raises(ToolError, match="text: Permission denied"):
+        how([tmp_path / "text"])
+
+
+def test_a_program_is_found_or_told_with_its_package():
+    assert find_program("sh").name == "sh"
+    with pytest.raises(ToolError, match="none-such: program not found"):
+        find_program("none-such")
+
+
+def test_a_program_does_not_outlive_an_interrupted_run(tmp_path):
+    code = (
+        "import sys; from vnfsbuild.tools import run\n"
+        "run(['sh', '-c', 'echo $$ > \"$0\"; trap \"\" INT; sleep 30', sys.argv[1]])\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pid_file = tmp_path / "pid"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, pid_file], env=env, stderr=subprocess.DEVNULL
+    ) as child:
+        while not (pid_file.exists() and pid_file.read_text()):
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGINT)
+        child.wait()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)

@@ -1,0 +1,146 @@
+"""The command line: which verbs there are, and how an error becomes words and an exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import errno
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from vnfsbuild import __version__
+from vnfsbuild.errors import VnfsbuildError, render_error
+from vnfsbuild.places import find_places
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+
+VERBS = {
+    "bootstrap": ("bootstrap", "Build the bootstrap OS, which nodes run before their capsule."),
+    "build": ("build", "Build the capsule of RECIPE, sign it, and add it to the store."),
+    "doctor": ("doctor", "Tell all that this machine lacks."),
+    "export": ("export", "Write a capsule of the store to a file."),
+    "import": ("import_", "Verify the capsule in a file and add it to the store."),
+    "keys": ("keys", "Make and list the keys that sign capsules."),
+    "list": ("list", "List the capsules of the store."),
+    "lock": ("lock", "Renew the lock of RECIPE: what its words mean today."),
+    "show": ("show", "Show what a capsule consists of and who signed it."),
+    "verify": ("verify", "Verify every byte of a capsule, and who signed it."),
+}
+"""Verb → its module in commands/, and its line in ``--help``, which loads none of them."""
+
+WORLD_ERRORS = {
+    errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
+"""What the system may refuse at any time: told in words, for it is no bug of ours."""
+
+
+class Verbs(click.Group):
+    """A group that loads a verb's module only when that verb is used."""
+
+    verbs: Mapping[str, tuple[str, str]] = VERBS
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs, by alphabet."""
+        return sorted(self.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the verb *cmd_name*."""
+        if cmd_name not in self.verbs:
+            return None
+        module = importlib.import_module(f"vnfsbuild.commands.{self.verbs[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb that *args* begin with.
+
+        Raises:
+            UsageError: there is none; the nearest one is named.
+        """
+        if args and not args[0].startswith("-") and args[0] not in self.verbs:
+            near = difflib.get_close_matches(args[0], self.verbs, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, self.verbs[verb][1]) for verb in self.list_commands(ctx)])
+
+
+@click.command("vnfsbuild", cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Tell every program that is run, and its output.")
+@click.option("--store", type=click.Path(path_type=Path), help="The store; also VNFS_STORE.")
+@click.option("--site", type=click.Path(path_type=Path), help="keys/, trust.json; also VNFS_SITE.")
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def main(ctx: click.Context, debug: bool, store: Path | None, site: Path | None) -> None:
+    """Build reproducible, signed VNFS capsules for clusters of stateless nodes."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
+    )
+    places = find_places()
+    ctx.obj = dataclasses.replace(
+        places,
+        store=(store or places.store).absolute(),
+        cache=places.cache.absolute(),
+        site=(site or places.site).absolute(),
+    )
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line *arguments*; return the exit status."""
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        with main.make_context("vnfsbuild", list(given)) as context:
+            main.invoke(context)
+        sys.stdout.flush()
+    except VnfsbuildError as error:
+        logger.debug("%s", "".join(traceback.format_exception(error)))
+        click.echo(render_error(error), err=True)
+        return error.exit_status
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _report_refused(error)
+    except Exception:  # noqa: BLE001 - the last edge: anything else is a bug, and is told so
+        return _report_bug()
+    return 0
+
+
+def _report_refused(error: OSError) -> int:
+    if error.errno not in WORLD_ERRORS:
+        return _report_bug()
+    logger.debug("%s", "".join(traceback.format_exception(error)))
+    where = f"{error.filename}: " if error.filename else ""
+    click.echo(f"error: {where}{error.strerror}", err=True)
+    return 1
+
+
+def _report_bug() -> int:
+    click.echo(traceback.format_exc(), err=True, nl=False)
+    click.echo(f"this is a bug in vnfsbuild {__version__}, please report it", err=True)
+    return 1

@@ -1,0 +1,1 @@
+"""Initramfs archives: the capsule's, which makes layers a root, and the bootstrap's."""

@@ -1,0 +1,146 @@
+"""The install stage: mkosi makes a root tree of exactly the locked packages, with no network."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from vnfsbuild import tools
+from vnfsbuild.errors import VnfsbuildError
+from vnfsbuild.inputs import InstallInputs
+from vnfsbuild.lock import LockedPackage
+from vnfsbuild.mkosi_config import OUTPUT, MkosiPlaces, render_mkosi
+from vnfsbuild.sandbox import MKOSI
+
+
+def mkosi_argv(places: MkosiPlaces) -> list[str]:
+    """Return the argv that builds what the configuration of *places* says, without a network."""
+    return [
+        "unshare", "--net", "--",
+        sys.executable, "-m", "mkosi",
+        "--directory", str(places.config),
+        "--force",
+        "build",
+    ]  # fmt: skip
+
+
+def mkosi_env(tree: Path) -> dict[str, str]:
+    """Return the environment of mkosi out of the tools tree: our Python, its package."""
+    return {"PYTHONPATH": str(tree / MKOSI), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def render_repository(
+    packages: Mapping[LockedPackage, str],
+) -> str:
+    """Return the Packages file of a flat repository of *packages*: package → its stanza.
+
+    Raises:
+        VnfsbuildError: a stanza is not the package's.
+    """
+    return "\n".join(
+        _place_stanza(package, packages[package])
+        for package in sorted(packages, key=lambda item: (item.name, item.architecture))
+    )
+
+
+def write_repository(directory: Path, packages: Mapping[LockedPackage, tuple[Path, str]]) -> None:
+    """Make *directory* a repository of *packages*: package → its file and its stanza.
+
+    It holds these and nothing else, for the solver takes what it finds.
+    """
+    directory.mkdir(parents=True)
+    for package, (path, _) in packages.items():
+        _link(path, directory / file_name(package))
+    text = render_repository({package: stanza for package, (_, stanza) in packages.items()})
+    (directory / "Packages").write_text(text, encoding="utf-8")
+
+
+def file_name(package: LockedPackage) -> str:
+    """Return the name of the file of *package* in a flat repository."""
+    version = package.version.replace(":", "%3a")
+    return f"{package.name}_{version}_{package.architecture}.deb"
+
+
+def build_install(inputs: InstallInputs, places: MkosiPlaces, *, log: Path) -> Path:
+    """Return the root tree that mkosi makes of *inputs*; its output goes to the file *log*.
+
+    Raises:
+        VnfsbuildError: mkosi failed, or there is no space; the message names *log*.
+    """
+    if os.geteuid() != 0:
+        raise VnfsbuildError(
+            f"install: run by user {os.geteuid()}, needs root for now",
+            hint="sudo vnfsbuild …",
+        )
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("", encoding="utf-8")
+    try:
+        with umask(0o022):
+            _write_config(inputs, places)
+            tools.run(mkosi_argv(places), env=mkosi_env(places.tools), cwd=places.config, log=log)
+    except tools.ToolError as error:
+        raise _mkosi_failed(error, places, log) from error
+    # mkosi puts a copy of the kernel beside the tree.
+    for copy in places.output.iterdir():
+        if copy.name != OUTPUT:
+            copy.unlink()
+    shutil.rmtree(places.scratch, ignore_errors=True)
+    return places.output / OUTPUT
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Create files under *mask* in the block, here and in programs that are run."""
+    # depmod and others make files by it: under 077 a node's users could not read them.
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _write_config(inputs: InstallInputs, places: MkosiPlaces) -> None:
+    for path, text in render_mkosi(inputs, places).items():
+        target = places.config / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    for directory in (places.output, places.scratch, places.package_cache):
+        directory.mkdir(parents=True, exist_ok=True)
+
+
+def _mkosi_failed(error: tools.ToolError, places: MkosiPlaces, log: Path) -> VnfsbuildError:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if os.strerror(errno.ENOSPC) in text:
+        return VnfsbuildError(
+            f"{places.workspace}: no space left for the root tree; mkosi's words are in {log}",
+            hint="free some, or work elsewhere: VNFS_WORKSPACE=/path vnfsbuild …",
+        )
+    return VnfsbuildError(f"install: {error.message}", hint=f"all that mkosi said: {log}")
+
+
+def _place_stanza(package: LockedPackage, stanza: str) -> str:
+    lines = []
+    for line in stanza.strip("\n").split("\n"):
+        if line.startswith("Filename:"):
+            lines.append(f"Filename: ./{file_name(package)}")
+        elif not line.startswith(("MD5sum:", "SHA1:", "SHA512:")):
+            lines.append(line)
+    wanted = (f"SHA256: {package.sha256}", f"Package: {package.name}")
+    if not all(line in lines for line in wanted):
+        raise VnfsbuildError(f"{package.name}: its stanza is of another package")
+    return "\n".join(lines) + "\n"
+
+
+def _link(src: Path, dst: Path) -> None:
+    try:
+        os.link(src, dst)
+    except OSError as error:
+        # The cache may be on another file system, or one without hard links.
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copyfile(src, dst)

@@ -1,0 +1,1 @@
+"""Payload formats, one module each: argv made purely, then the program run."""

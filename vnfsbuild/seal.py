@@ -1,0 +1,77 @@
+"""From payload files to an artifact of the store: manifest, signature, tags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnfsbuild.digest import Digest
+from vnfsbuild.dsse import KeyId
+from vnfsbuild.keys import SecretKey, sign_manifest
+from vnfsbuild.manifest import (
+    CONFIG,
+    INITRD,
+    KERNEL,
+    SOURCE,
+    Config,
+    Manifest,
+    render_config,
+    render_manifest,
+)
+from vnfsbuild.reference import Reference
+from vnfsbuild.store import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Payloads:
+    """What was made, as files in the workspace."""
+
+    source: bytes
+    kernel: Path
+    initrd: Path
+    layers: Sequence[tuple[str, Path]] = ()
+    """(media type, file), the undermost first"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltCapsule:
+    """A capsule, or bootstrap, that the store now has."""
+
+    reference: Reference
+    digest: Digest
+    size_bytes: int
+    """of all its blobs"""
+    signers: tuple[KeyId, ...]
+
+
+def seal(
+    store: Store, artifact_type: str, config: Config, payloads: Payloads, *, key: SecretKey | None
+) -> BuiltCapsule:
+    """Put *payloads* into *store* as one artifact, signed by *key* when there is one.
+
+    Readers of the store see nothing of it, or all of it.
+
+    Raises:
+        VnfsbuildError: it cannot be written; the store is as it was.
+    """
+    config_bytes = render_config(config)
+    manifest = Manifest(
+        artifact_type=artifact_type,
+        config=store.add_blob(config_bytes, media_type=CONFIG),
+        payloads=(
+            store.add_blob(payloads.source, media_type=SOURCE),
+            store.add_blob(payloads.kernel, media_type=KERNEL),
+            store.add_blob(payloads.initrd, media_type=INITRD),
+            *(store.add_blob(path, media_type=kind) for kind, path in payloads.layers),
+        ),
+    )
+    manifest_bytes = render_manifest(manifest)
+    envelopes = [sign_manifest(manifest_bytes, key)] if key else []
+    digest = store.add_capsule(manifest_bytes, config_bytes, envelopes)
+    return BuiltCapsule(
+        reference=Reference(config.name, str(config.serial)),
+        digest=digest,
+        size_bytes=len(manifest_bytes) + sum(blob.size_bytes for blob in manifest.blobs),
+        signers=(key.key_id,) if key else (),
+    )

@@ -1,0 +1,1 @@
+"""Package sources: where packages come from, and what the distribution's own solver says."""

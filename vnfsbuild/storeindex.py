@@ -1,0 +1,201 @@
+"""What a store holds, as its ``index.json`` says it. Pure: :mod:`vnfsbuild.store` has the files.
+
+Format: docs/capsule-format.md. Each capsule stands there once for each of its tags (once without a
+name when it has none), and once more for the index of its signatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from vnfsbuild.capsule import REF_NAME, Head, make_referrers, referrers_tag
+from vnfsbuild.digest import Digest, digest_of
+from vnfsbuild.dsse import KeyId, parse_envelope
+from vnfsbuild.errors import InputError, VerificationError
+from vnfsbuild.manifest import (
+    BOOTSTRAP,
+    CAPSULE,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Config,
+    Descriptor,
+    IndexEntry,
+    Manifest,
+    parse_index,
+    render_index,
+)
+from vnfsbuild.reference import CURRENT, Reference
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreIndex:
+    """The capsules of a store by digest, their tags, and where their signatures are listed."""
+
+    capsules: Mapping[Digest, IndexEntry] = field(default_factory=dict)
+    """Digest of the manifest → its descriptor and artifact type."""
+    tags: Mapping[str, Digest] = field(default_factory=dict)
+    """``NAME:TAG`` → digest of the manifest."""
+    referrers: Mapping[Digest, Descriptor] = field(default_factory=dict)
+    """Digest of the manifest → the index of its signatures."""
+
+    def tags_of(self, digest: Digest) -> tuple[str, ...]:
+        """Return the tags of a capsule, without the name: the serial first, then by alphabet."""
+        names = (name.partition(":")[2] for name, held in self.tags.items() if held == digest)
+        return tuple(sorted(names, key=lambda tag: (not tag.isdigit(), tag)))
+
+    def resolve(self, reference: Reference) -> Digest | None:
+        """Return the digest of the capsule that *reference* means, if the store has it."""
+        if reference.digest is not None:
+            return reference.digest if reference.digest in self.capsules else None
+        return self.tags.get(f"{reference.name}:{reference.tag}")
+
+    def with_capsule(self, head: Head, *, current: bool) -> StoreIndex:
+        """Return the index with this capsule and the list of its signatures.
+
+        It gets the tag of its serial, and with *current* the one that a bare name means.
+        """
+        digest = head.capsule.digest
+        manifest = Descriptor(OCI_MANIFEST, digest, len(head.manifest_bytes))
+        listed = dict(self.referrers)
+        if head.envelopes:
+            text = make_referrers(head.manifest_bytes, head.envelopes).index
+            listed[digest] = Descriptor(OCI_INDEX, digest_of(text), len(text))
+        entry: IndexEntry = (manifest, head.capsule.manifest.artifact_type, {})
+        added = StoreIndex(
+            capsules={**self.capsules, digest: entry}, tags=self.tags, referrers=listed
+        ).with_tag(head.name, str(head.capsule.config.serial), digest)
+        return added.with_tag(head.name, CURRENT, digest) if current else added
+
+    def with_tag(self, name: str, tag: str, digest: Digest) -> StoreIndex:
+        """Return the index in which ``NAME:TAG`` means the capsule *digest*."""
+        return StoreIndex(
+            capsules=self.capsules,
+            tags={**self.tags, f"{name}:{tag}": digest},
+            referrers=self.referrers,
+        )
+
+    def without_capsule(self, digest: Digest) -> StoreIndex:
+        """Return the index without the capsule *digest*, its tags and its signatures."""
+        return StoreIndex(
+            capsules={key: entry for key, entry in self.capsules.items() if key != digest},
+            tags={name: held for name, held in self.tags.items() if held != digest},
+            referrers={key: held for key, held in self.referrers.items() if key != digest},
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredCapsule:
+    """A capsule in a store: whole in itself, its signatures not verified."""
+
+    head: Head
+    tags: tuple[str, ...]
+    """The serial first, then by alphabet."""
+
+    @property
+    def digest(self) -> Digest:
+        """Return the digest of the capsule."""
+        return self.head.capsule.digest
+
+    @property
+    def name(self) -> str:
+        """Return the name of the capsule."""
+        return self.head.name
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return what it consists of."""
+        return self.head.capsule.manifest
+
+    @property
+    def config(self) -> Config:
+        """Return what a node needs to know of it."""
+        return self.head.capsule.config
+
+    @property
+    def manifest_bytes(self) -> bytes:
+        """Return the bytes that are signed."""
+        return self.head.manifest_bytes
+
+    @property
+    def config_bytes(self) -> bytes:
+        """Return the text of the config."""
+        return self.head.config_bytes
+
+    @property
+    def envelopes(self) -> tuple[bytes, ...]:
+        """Return the texts of its signatures."""
+        return self.head.envelopes
+
+    @property
+    def signature_digests(self) -> tuple[Digest, ...]:
+        """Return the digests of the envelopes; they are blobs of the store."""
+        return tuple(digest_of(envelope) for envelope in self.envelopes)
+
+    @property
+    def signers(self) -> tuple[KeyId, ...]:
+        """Return the ids of the keys that are said to have signed; nothing of it is verified."""
+        return tuple(sorted(signer_of(envelope) for envelope in self.envelopes))
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of its payloads and config, each blob once."""
+        return sum({blob.digest: blob.size_bytes for blob in self.manifest.blobs}.values())
+
+
+def render_store_index(index: StoreIndex) -> bytes:
+    """Return the text of ``index.json``."""
+    entries: list[IndexEntry] = []
+    for digest, (descriptor, artifact_type, _) in sorted(index.capsules.items()):
+        names = sorted(name for name, held in index.tags.items() if held == digest)
+        notes: list[dict[str, str]] = [{REF_NAME: name} for name in names] or [{}]
+        entries += [(descriptor, artifact_type, note) for note in notes]
+        if digest in index.referrers:
+            entries.append((index.referrers[digest], None, {REF_NAME: referrers_tag(digest)}))
+    return render_index(entries)
+
+
+def parse_store_index(data: bytes, *, where: str) -> StoreIndex:
+    """Return what ``index.json`` says.
+
+    Raises:
+        VerificationError: any other text than :func:`render_store_index` writes.
+    """
+    capsules: dict[Digest, IndexEntry] = {}
+    tags: dict[str, Digest] = {}
+    referrers: dict[Digest, Descriptor] = {}
+    try:
+        for descriptor, artifact_type, notes in parse_index(data, where=where):
+            name = notes.get(REF_NAME, "")
+            if descriptor.media_type == OCI_INDEX:
+                referrers[Digest(name.replace("-", ":", 1))] = descriptor
+            elif descriptor.media_type == OCI_MANIFEST and artifact_type in (CAPSULE, BOOTSTRAP):
+                capsules[descriptor.digest] = (descriptor, artifact_type, {})
+                if name:
+                    tags[name] = descriptor.digest
+        index = StoreIndex(capsules=capsules, tags=tags, referrers=referrers)
+        canonical = render_store_index(index)
+    except (InputError, TypeError) as error:
+        raise VerificationError(f"{where}: not the index of a store: {error}") from error
+    if canonical != data:
+        raise VerificationError(f"{where}: not the index of a store as we write it")
+    return index
+
+
+def merge_signatures(
+    held: Iterable[bytes], incoming: Iterable[bytes], believed: set[KeyId]
+) -> tuple[bytes, ...]:
+    """Return one signature per key. Where both have one, the new one wins only if verified: else
+    an import could put rubbish in the place of a signature that somebody else trusts.
+    """
+    merged = {signer_of(envelope): envelope for envelope in held}
+    for envelope in incoming:
+        signer = signer_of(envelope)
+        if signer in believed or signer not in merged:
+            merged[signer] = envelope
+    return tuple(merged.values())
+
+
+def signer_of(envelope: bytes) -> KeyId:
+    """Return the id of the key that is said to have made the one signature of *envelope*."""
+    return parse_envelope(envelope, where="signature").signatures[0][0]
