@@ -237,7 +237,7 @@ def read_capsule(
     Raises:
         VerificationError: the file is not the one valid byte sequence for what it holds.
     """
-    source = _Source(stream, where)
+    source = ustar.Reader(stream, where)
     head = _read_head(source)
     admit(head)
     for payload in payloads_after(head):
@@ -303,10 +303,10 @@ def load_capsule(
         return read_capsule(file, where=os.fspath(path), admit=admit, take=take)
 
 
-def _read_head(source: _Source) -> Head:
+def _read_head(source: ustar.Reader) -> Head:
     """Follow the digests from the index to the config, then compare all with the one valid text."""
-    members = [source.member(LAYOUT_NAME)]
-    members.append(source.member(INDEX_NAME))
+    members = [source.member(LAYOUT_NAME, limit_bytes=MAX_METADATA_BYTES)]
+    members.append(source.member(INDEX_NAME, limit_bytes=MAX_METADATA_BYTES))
     where = source.where
     entries = parse_index(members[-1][1], where=f"{where}: {INDEX_NAME}")
     kinds = [(descriptor.media_type, kind) for descriptor, kind, _ in entries]
@@ -316,26 +316,36 @@ def _read_head(source: _Source) -> Head:
         for more in ([], [(OCI_INDEX, None)])
     ):
         raise VerificationError(f"{where}: {INDEX_NAME}: expected one capsule and its signatures")
-    members.append(source.blob(entries[0][0]))
+    members.append(_read_blob(source, entries[0][0]))
     manifest_bytes = members[-1][1]
     envelopes = []
     if len(entries) == 2:  # the capsule and the index of what refers to it
-        members.append(source.blob(EMPTY))
-        members.append(source.blob(entries[1][0]))
+        members.append(_read_blob(source, EMPTY))
+        members.append(_read_blob(source, entries[1][0]))
         signatures = parse_index(members[-1][1], where=f"{where}: signatures")
         if not 1 <= len(signatures) <= MAX_SIGNATURES:
             raise VerificationError(
                 f"{where}: found {len(signatures)} signatures, expected 1 to {MAX_SIGNATURES}"
             )
         for descriptor, _, _ in signatures:
-            members.append(source.blob(descriptor))
+            members.append(_read_blob(source, descriptor))
             signature = parse_signature_manifest(members[-1][1], where=f"{where}: signature")
-            members.append(source.blob(signature.envelope))
+            members.append(_read_blob(source, signature.envelope))
             envelopes.append(members[-1][1])
-    members.append(source.blob(parse_manifest(manifest_bytes, where=where).config))
+    members.append(_read_blob(source, parse_manifest(manifest_bytes, where=where).config))
     head = make_head(manifest_bytes, members[-1][1], envelopes)
     _require_equal(members, render_head(head), where=where)
     return head
+
+
+def _read_blob(source: ustar.Reader, descriptor: Descriptor) -> tuple[str, bytes]:
+    """Return name and content of the next member, which must be this blob."""
+    name = blob_name(descriptor.digest)
+    source.header(name, size_bytes=descriptor.size_bytes, limit_bytes=MAX_METADATA_BYTES)
+    chunks = source.chunks(descriptor.size_bytes)
+    data = b"".join(verify_payload(chunks, descriptor, where=source.where))
+    source.padding(descriptor.size_bytes)
+    return name, data
 
 
 def _require_equal(
@@ -348,81 +358,6 @@ def _require_equal(
         raise VerificationError(
             f"{where}: found {len(found)} members before the payloads, expected {len(expected)}"
         )
-
-
-class _Source:
-    """A tar that is read front to back, each byte compared with the only one it may be."""
-
-    def __init__(self, stream: BinaryIO, where: str) -> None:
-        self.where = where
-        self._stream = stream
-        self._offset = 0
-
-    def member(self, name: str) -> tuple[str, bytes]:
-        """Return *name* and the content of the next member, which must be called so."""
-        size_bytes = self.header(name)
-        data = self._exactly(size_bytes, name)
-        self.padding(size_bytes)
-        return name, data
-
-    def blob(self, descriptor: Descriptor) -> tuple[str, bytes]:
-        """Return name and content of the next member, which must be this blob, of the head."""
-        name = blob_name(descriptor.digest)
-        self.header(name, size_bytes=descriptor.size_bytes, limit_bytes=MAX_METADATA_BYTES)
-        chunks = self.chunks(descriptor.size_bytes)
-        data = b"".join(verify_payload(chunks, descriptor, where=self.where))
-        self.padding(descriptor.size_bytes)
-        return name, data
-
-    def header(
-        self, name: str, *, size_bytes: int | None = None, limit_bytes: int | None = None
-    ) -> int:
-        """Read a header; return the size it tells. Without *size_bytes*, a bounded one."""
-        where = f"{self.where}: byte {self._offset}"
-        found, found_bytes = ustar.parse_header(
-            self._exactly(ustar.BLOCK_BYTES, f"the header of {name}"), where=where
-        )
-        if found != name or size_bytes not in (None, found_bytes):
-            raise VerificationError(
-                f"{where}: found {found} of {found_bytes} bytes, "
-                f"expected {name}" + (f" of {size_bytes}" if size_bytes is not None else "")
-            )
-        if size_bytes is None:
-            limit_bytes = MAX_METADATA_BYTES
-        if limit_bytes is not None and found_bytes > limit_bytes:
-            raise VerificationError(f"{where}: {name}: found more than {limit_bytes} bytes")
-        return found_bytes
-
-    def chunks(self, size_bytes: int) -> Iterator[bytes]:
-        """Read on; end early where the file does."""
-        while size_bytes > 0:
-            chunk = self._stream.read(min(size_bytes, READ_SIZE_BYTES))
-            if not chunk:
-                return
-            size_bytes -= len(chunk)
-            self._offset += len(chunk)
-            yield chunk
-
-    def padding(self, size_bytes: int) -> None:
-        """Read what fills the last block of a member of *size_bytes* bytes."""
-        self._constant(ustar.padding(size_bytes), "zero bytes up to the next block")
-
-    def end(self) -> None:
-        """Read the end of the file."""
-        self._constant(ustar.END, "the two zero blocks at the end")
-        if self._stream.read(1):
-            raise VerificationError(f"{self.where}: byte {self._offset}: found more after the end")
-
-    def _constant(self, expected: bytes, what: str) -> None:
-        start = self._offset
-        if self._exactly(len(expected), what) != expected:
-            raise VerificationError(f"{self.where}: byte {start}: expected {what}")
-
-    def _exactly(self, count: int, what: str) -> bytes:
-        data = b"".join(self.chunks(count))
-        if len(data) < count:
-            raise VerificationError(f"{self.where}: ends at byte {self._offset}, expected {what}")
-        return data
 
 
 def read_chunks(blob: BinaryIO) -> Iterator[bytes]:

@@ -92,6 +92,8 @@ def main(ctx: click.Context, debug: bool, store: Path | None, site: Path | None)
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
     )
+    # It warns, when loaded, of something that we do not use.
+    logging.getLogger("libarchive").setLevel(logging.ERROR)
     places = find_places()
     ctx.obj = dataclasses.replace(
         places,

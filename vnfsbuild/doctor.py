@@ -5,6 +5,7 @@ A probe looks at one thing and returns a finding, good or bad; nothing stops at 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pwd
@@ -37,6 +38,9 @@ MODULES = {
     "serve": ("aiohttp", "ClusterShell", "cryptography", "jinja2", "sqlalchemy"),
     "lab": ("aiohttp", "ClusterShell", "cryptography", "jinja2", "sqlalchemy"),
 }
+LIBRARIES = {"libarchive": "libarchive13"}
+"""Modules that load a shared library → the package that has it (13t64 provides it as well)."""
+NOT_INSTALLED = "not installed; pip install vnfsbuild brings it"
 KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
 IPXE_FILES = ("undionly.kpxe", "snponly.efi")
 
@@ -125,12 +129,22 @@ def _program(purpose: str, name: str) -> Finding:
 
 
 def _module(purpose: str, name: str) -> Finding:
-    found = importlib.util.find_spec(name) is not None
+    package = LIBRARIES.get(name)
+    try:
+        if package:
+            importlib.import_module(name)
+            found = True
+        else:
+            found = importlib.util.find_spec(name) is not None
+    except (ImportError, OSError, AttributeError, TypeError):  # what a missing library looks like
+        found = False
+    lacking = f"not usable; its library is in the package {package}" if package else NOT_INSTALLED
     return Finding(
         purpose=purpose,
         what=f"python module {name}",
         ok=found,
-        detail="importable" if found else "not importable; pip install vnfsbuild brings it",
+        detail="usable" if found else lacking,
+        package=None if found else package,
     )
 
 

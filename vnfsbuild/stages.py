@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vnfsbuild.errors import InputError
-from vnfsbuild.files import is_inside
 from vnfsbuild.inputs import make_install_inputs
 from vnfsbuild.install import build_install, umask, write_repository
 from vnfsbuild.local import apply_local
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 # A tree takes four to five times what its packages take; the rest is for what is made from it.
 WORKSPACE_FACTOR = 6
 SHARED_MEMORY = Path("/dev/shm")
+PREFIX = "vnfsbuild."
+ABANDONED_SECONDS = 60
+"""A directory that nobody holds is this old before it is taken for abandoned: it may be new."""
 
 
 def build_tree(
@@ -87,14 +91,14 @@ def open_workspace(
     another place.
 
     Raises:
-        InputError: ``VNFS_WORKSPACE`` is no directory, or one of this program's own.
+        InputError: ``VNFS_WORKSPACE`` is no directory.
     """
     env = os.environ if environment is None else environment
     named = env.get("VNFS_WORKSPACE")
     if named:
         parent = Path(named).absolute()
-        if not parent.is_dir() or is_inside(places.store, parent):
-            raise InputError(f"VNFS_WORKSPACE: found {named}, expected a directory of your own")
+        if not parent.is_dir():
+            raise InputError(f"VNFS_WORKSPACE: found {named}, expected a directory")
     else:
         needed_bytes = WORKSPACE_FACTOR * sum(item.size_bytes for item in lock.packages)
         fits = needed_bytes <= min(_free_bytes(SHARED_MEMORY), _available_memory_bytes() // 2)
@@ -107,13 +111,35 @@ def open_workspace(
 @contextlib.contextmanager
 def _directory_in(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=parent, prefix="vnfsbuild."))
+    _remove_abandoned(parent)
+    path = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
     # Programs that run as another user, inside the tree, pass through here.
     path.chmod(0o755)
     try:
-        yield path
+        with _held(path, fcntl.LOCK_SH):
+            yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the directories of builds that were killed: in memory they would cost dearly."""
+    for path in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), _held(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            age_seconds = time.time() - path.stat().st_mtime
+            if age_seconds > ABANDONED_SECONDS:
+                logger.info("%s: left by a build that was killed, removed", path)
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(path: Path, operation: int) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _free_bytes(path: Path) -> int:

@@ -7,6 +7,10 @@ another way is refused, although any tar program would read it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from vnfsbuild.digest import READ_SIZE_BYTES
 from vnfsbuild.errors import InputError, VerificationError
 
 BLOCK_BYTES = 512
@@ -73,6 +77,86 @@ def parse_header(block: bytes, *, where: str) -> tuple[str, int]:
     if expected != block:
         raise VerificationError(f"{where}: a header in another form than the one that is valid")
     return name, size_bytes
+
+
+class Reader:
+    """An archive read front to back, each byte of the skeleton compared with what it must be."""
+
+    def __init__(self, stream: BinaryIO, where: str) -> None:
+        self.where = where
+        self._stream = stream
+        self._offset = 0
+
+    def member(self, name: str, *, limit_bytes: int) -> tuple[str, bytes]:
+        """Return *name* and the content of the next member, which must be called so.
+
+        Raises:
+            VerificationError: another member stands there, or one of more than *limit_bytes*.
+        """
+        size_bytes = self.header(name, limit_bytes=limit_bytes)
+        data = self._exactly(size_bytes, name)
+        self.padding(size_bytes)
+        return name, data
+
+    def header(
+        self, name: str, *, size_bytes: int | None = None, limit_bytes: int | None = None
+    ) -> int:
+        """Read the header of the member *name*; return the size that it tells.
+
+        Raises:
+            VerificationError: another member, or another size than it must have or may have.
+        """
+        where = f"{self.where}: byte {self._offset}"
+        found, found_bytes = parse_header(
+            self._exactly(BLOCK_BYTES, f"the header of {name}"), where=where
+        )
+        if found != name or size_bytes not in (None, found_bytes):
+            raise VerificationError(
+                f"{where}: found {found} of {found_bytes} bytes, "
+                f"expected {name}" + (f" of {size_bytes}" if size_bytes is not None else "")
+            )
+        if limit_bytes is not None and found_bytes > limit_bytes:
+            raise VerificationError(f"{where}: {name}: found more than {limit_bytes} bytes")
+        return found_bytes
+
+    def chunks(self, size_bytes: int) -> Iterator[bytes]:
+        """Read on; end early where the file does."""
+        while size_bytes > 0:
+            chunk = self._stream.read(min(size_bytes, READ_SIZE_BYTES))
+            if not chunk:
+                return
+            size_bytes -= len(chunk)
+            self._offset += len(chunk)
+            yield chunk
+
+    def padding(self, size_bytes: int) -> None:
+        """Read what fills the last block of a member of *size_bytes* bytes.
+
+        Raises:
+            VerificationError: it is not zero.
+        """
+        self._constant(padding(size_bytes), "zero bytes up to the next block")
+
+    def end(self) -> None:
+        """Read the end of the archive.
+
+        Raises:
+            VerificationError: the end is not there, or is not the end of the file.
+        """
+        self._constant(END, "the two zero blocks at the end")
+        if self._stream.read(1):
+            raise VerificationError(f"{self.where}: byte {self._offset}: found more after the end")
+
+    def _constant(self, expected: bytes, what: str) -> None:
+        start = self._offset
+        if self._exactly(len(expected), what) != expected:
+            raise VerificationError(f"{self.where}: byte {start}: expected {what}")
+
+    def _exactly(self, count: int, what: str) -> bytes:
+        data = b"".join(self.chunks(count))
+        if len(data) < count:
+            raise VerificationError(f"{self.where}: ends at byte {self._offset}, expected {what}")
+        return data
 
 
 def _split(name: str) -> tuple[bytes, bytes]:

@@ -101,9 +101,9 @@ class Workshop:
             words = {"layers": (), "name": "bootstrap", **words}
         config_bytes = m.render_config(self.config(**words))
         kinds = [m.SOURCE, m.KERNEL, m.INITRD, *([] if bootstrap else [m.LAYER_SQUASHFS] * 2)]
-        contents = payloads or [b"source", b"kernel!", b"initrd" * 100, b"", b"modules"][
-            : len(kinds)
-        ]
+        contents = (
+            payloads or [b"source", b"kernel!", b"initrd" * 100, b"", b"modules"][: len(kinds)]
+        )
         manifest_bytes = m.render_manifest(
             m.Manifest(
                 artifact_type=m.BOOTSTRAP if bootstrap else m.CAPSULE,

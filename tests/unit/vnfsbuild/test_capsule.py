@@ -177,7 +177,10 @@ def test_a_file_that_was_put_together_otherwise_is_refused(workshop, change):
 
 def test_a_file_by_another_tar_is_refused(toy, data):
     other = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(data)) as old, tarfile.open(fileobj=other, mode="w") as tar:
+    with (
+        tarfile.open(fileobj=io.BytesIO(data)) as old,
+        tarfile.open(fileobj=other, mode="w") as tar,
+    ):
         for member in old:
             tar.addfile(member, old.extractfile(member))
     with pytest.raises(VerificationError, match="a header in another form"):

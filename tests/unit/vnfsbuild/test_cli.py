@@ -96,7 +96,9 @@ def test_every_verb_is_documented_with_its_options():
         section = re.search(rf"^## `{title}\b.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
         assert section, f"docs/cli.md: no section for {title}"
         for parameter in command.params:
-            for option in getattr(parameter, "opts", []) if parameter.param_type_name == "option" else []:
+            for option in (
+                getattr(parameter, "opts", []) if parameter.param_type_name == "option" else []
+            ):
                 assert f"`{option}" in section[0], f"docs/cli.md: {title}: {option}"
 
 
@@ -166,7 +168,9 @@ def test_an_empty_store_lists_nothing(run):
 
 def test_capsules_are_listed(run, places, toy, workshop):
     workshop.capsule(name="unsigned", signers=()).add_to(Store(places.store))
-    workshop.capsule(name="foreign", signers=("stranger",)).add_to(Store(places.store), current=False)
+    workshop.capsule(name="foreign", signers=("stranger",)).add_to(
+        Store(places.store), current=False
+    )
     status, out, err = run("list")
     assert (status, err) == (0, "")
     rows = [re.split(r"  +", line) for line in out.splitlines()]
@@ -207,7 +211,9 @@ def test_what_is_not_there_is_told_with_status_2(run, places):
         run("keys", "new", "dev")
         status, out, err = run(verb, "toy")
         assert (status, out) == (2, "")
-        assert f"error: toy: no such capsule in the store {places.store}\nhint: vnfsbuild list" in err
+        assert (
+            f"error: toy: no such capsule in the store {places.store}\nhint: vnfsbuild list" in err
+        )
 
 
 def test_a_capsule_goes_out_and_in(run, places, toy, tmp_path):
@@ -265,7 +271,7 @@ def test_listing_goes_on_when_trust_has_expired(run, places, toy, workshop):
 
 
 def test_doctor_speaks_json(run):
-    status, out, err = run("doctor", "--for", "serve", "--json")
+    status, out, _ = run("doctor", "--for", "serve", "--json")
     document = json.loads(out)
     assert status == (0 if all(item["ok"] for item in document["findings"]) else 1)
     assert {item["purpose"] for item in document["findings"]} == {"serve"}

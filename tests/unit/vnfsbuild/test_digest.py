@@ -38,7 +38,7 @@ def test_a_digest_is_sha256_and_64_hexadecimal_digits():
     "bad", ["", HEX, f"sha256:{HEX}0", f"sha256:{HEX.upper()}", f"sha256:{HEX}\n", f"md5:{HEX}", 7]
 )
 def test_anything_else_is_no_digest(bad):
-    with pytest.raises(InputError, match="here: found .*, expected sha256:"):
+    with pytest.raises(InputError, match=r"here: found .*, expected sha256:"):
         parse_digest(bad, where="here")
 
 
@@ -78,7 +78,7 @@ def test_every_other_text_of_the_same_value_is_refused(value):
     ],
 )  # fmt: skip
 def test_json_in_another_form_is_refused(bad):
-    with pytest.raises(VerificationError, match="^here: "):
+    with pytest.raises(VerificationError, match=r"^here: "):
         parse_json(bad, where="here")
 
 
@@ -94,9 +94,7 @@ def chunks_of(data, size=3):
 
 @given(st.binary(max_size=40))
 def test_a_stream_that_is_what_was_promised_passes(data):
-    passed = verify_stream(
-        chunks_of(data), digest=digest_of(data), size_bytes=len(data), where="x"
-    )
+    passed = verify_stream(chunks_of(data), digest=digest_of(data), size_bytes=len(data), where="x")
     assert b"".join(passed) == data
 
 
@@ -105,7 +103,7 @@ def test_a_stream_that_is_not_raises_before_its_end_and_never_gives_more(promise
     if promised == found:
         return
     passed = []
-    with pytest.raises(VerificationError, match="^x: "):
+    with pytest.raises(VerificationError, match=r"^x: "):
         passed.extend(
             verify_stream(
                 chunks_of(found), digest=digest_of(promised), size_bytes=len(promised), where="x"

@@ -31,7 +31,7 @@ def test_all_that_is_missing_is_told_with_what_installs_it():
         finding("ip", False, "iproute2"),
     ]
     assert missing_packages(findings) == ["dnsmasq-base", "iproute2"]
-    with pytest.raises(VnfsbuildError, match="lacks dnsmasq, memory, ip$") as caught:
+    with pytest.raises(VnfsbuildError, match=r"lacks dnsmasq, memory, ip$") as caught:
         require(findings)
     assert caught.value.hint == "apt-get install dnsmasq-base iproute2"
     assert caught.value.exit_status == 1
@@ -60,7 +60,9 @@ def test_a_missing_program_names_its_package(tmp_path, monkeypatch):
         "vnfsbuild.doctor.PACKAGES", {"newgidmap-none": "uidmap", "dnsmasq-none": "dnsmasq-base"}
     )
     places = Places(store=tmp_path, cache=tmp_path, site=tmp_path, share=tmp_path)
-    bad = [item for item in examine(places, ("serve",)) if item.package in ("uidmap", "dnsmasq-base")]
+    bad = [
+        item for item in examine(places, ("serve",)) if item.package in ("uidmap", "dnsmasq-base")
+    ]
     assert [item.detail for item in bad] == [
         "not found; in the package uidmap",
         "not found; in the package dnsmasq-base",

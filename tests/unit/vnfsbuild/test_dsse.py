@@ -103,6 +103,7 @@ def test_not_one_bit_of_an_envelope_may_differ(workshop):
 
 
 SIGNATURE = base64.b64encode(bytes(64)).decode()
+SIGNED = [{"keyid": "a", "sig": SIGNATURE}]
 
 
 @pytest.mark.parametrize(
@@ -115,21 +116,21 @@ SIGNATURE = base64.b64encode(bytes(64)).decode()
         {"payload": "", "payloadType": "t", "signatures": [7]},
         {"payload": "", "payloadType": "t", "signatures": [{"keyid": "a", "sig": "AA=="}]},
         {"payload": "", "payloadType": "t", "signatures": [{"keyid": 1, "sig": SIGNATURE}]},
-        {"payload": 1, "payloadType": "t", "signatures": [{"keyid": "a", "sig": SIGNATURE}]},
-        {"payload": "a===", "payloadType": "t", "signatures": [{"keyid": "a", "sig": SIGNATURE}]},
-        {"payload": "", "payloadType": 1, "signatures": [{"keyid": "a", "sig": SIGNATURE}]},
-        {"payload": "é", "payloadType": "t", "signatures": [{"keyid": "a", "sig": SIGNATURE}]},
-        {"payload": "", "payloadType": "t", "signatures": [{"keyid": "a", "sig": SIGNATURE}] * 2},
+        {"payload": 1, "payloadType": "t", "signatures": SIGNED},
+        {"payload": "a===", "payloadType": "t", "signatures": SIGNED},
+        {"payload": "", "payloadType": 1, "signatures": SIGNED},
+        {"payload": "é", "payloadType": "t", "signatures": SIGNED},
+        {"payload": "", "payloadType": "t", "signatures": SIGNED * 2},
         {
             "payload": "", "payloadType": "t",
             "signatures": [{"keyid": name, "sig": SIGNATURE} for name in "ba"],
         },
-        {"payload": "", "payloadType": "t", "signatures": [{"keyid": "a", "sig": SIGNATURE, "x": 1}]},
-        {"payload": "", "payloadType": "t", "signatures": [{"keyid": "a", "sig": SIGNATURE}], "x": 1},
+        {"payload": "", "payloadType": "t", "signatures": [{**SIGNED[0], "x": 1}]},
+        {"payload": "", "payloadType": "t", "signatures": SIGNED, "x": 1},
     ],
 )  # fmt: skip
 def test_what_is_no_envelope_is_refused(bad):
-    with pytest.raises(VerificationError, match="^here: "):
+    with pytest.raises(VerificationError, match=r"^here: "):
         parse_envelope(render_json(bad), where="here")
 
 

@@ -29,9 +29,14 @@ def test_a_file_is_replaced_whole_with_the_mode_that_was_asked_for(tmp_path):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_file_stays_as_it_was_when_writing_fails(tmp_path, error):
     write_atomic(tmp_path / "file", b"old")
-    with pytest.raises(error), open_atomic(tmp_path / "file") as file:
-        file.write(b"half of the ne")
-        raise error
+
+    def fail():
+        with open_atomic(tmp_path / "file") as file:
+            file.write(b"half of the ne")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -82,8 +87,8 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
 
 def test_only_one_holds_a_lock(tmp_path):
     path = tmp_path / "sub/.lock"
-    with locked(path), pytest.raises(VnfsbuildError, match="held by another process"):
-        with locked(path, wait=False):
-            pass
+    told = pytest.raises(VnfsbuildError, match="held by another process")
+    with locked(path), told, locked(path, wait=False):
+        pass
     with locked(path, wait=False):
         pass

@@ -82,7 +82,7 @@ def test_parts_of_a_manifest_are_found_by_type(workshop):
     assert manifest.payload(m.KERNEL).digest == digest_of(b"kernel!")
     assert [layer.size_bytes for layer in manifest.layers] == [0, len(b"modules")]
     assert manifest.blobs[0] == manifest.config
-    with pytest.raises(VerificationError, match="2 payloads .*squashfs, expected one"):
+    with pytest.raises(VerificationError, match=r"2 payloads .*squashfs, expected one"):
         manifest.payload(m.LAYER_SQUASHFS)
 
 
@@ -131,7 +131,7 @@ BAD_MANIFESTS = {
 
 @pytest.mark.parametrize("change", BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
 def test_what_is_no_manifest_is_refused(workshop, change):
-    with pytest.raises(VerificationError, match="^here"):
+    with pytest.raises(VerificationError, match=r"^here"):
         m.parse_manifest(edited(workshop.capsule().manifest, change), where="here")
 
 
@@ -152,7 +152,7 @@ BAD_CONFIGS = {
 
 @pytest.mark.parametrize("change", BAD_CONFIGS.values(), ids=BAD_CONFIGS)
 def test_what_is_no_config_is_refused(workshop, change):
-    with pytest.raises(VerificationError, match="^here"):
+    with pytest.raises(VerificationError, match=r"^here"):
         m.parse_config(edited(workshop.capsule().config, change), where="here")
 
 
@@ -169,7 +169,7 @@ BAD_SIGNATURES = {
 @pytest.mark.parametrize("change", BAD_SIGNATURES.values(), ids=BAD_SIGNATURES)
 def test_what_is_no_manifest_of_a_signature_is_refused(change):
     good = m.render_signature_manifest(m.make_signature_manifest(b"manifest", b"envelope"))
-    with pytest.raises(VerificationError, match="^here"):
+    with pytest.raises(VerificationError, match=r"^here"):
         m.parse_signature_manifest(edited(good, change), where="here")
 
 
@@ -188,5 +188,5 @@ BAD_INDEXES = {
 @pytest.mark.parametrize("change", BAD_INDEXES.values(), ids=BAD_INDEXES)
 def test_what_is_no_index_is_refused(change):
     entry = (m.Descriptor(m.OCI_MANIFEST, digest_of(b""), 0), m.CAPSULE, {"a": "b"})
-    with pytest.raises(VerificationError, match="^here"):
+    with pytest.raises(VerificationError, match=r"^here"):
         m.parse_index(edited(m.render_index([entry]), change), where="here")

@@ -42,7 +42,9 @@ def test_another_program_reads_what_was_written():
         ("bin", stat.S_IFLNK | 0o777, b"usr/bin"),
         ("dev/console", stat.S_IFREG | 0o644, b""),
     ]
-    data = render_directories("etc/motd") + render_directories("dev/console") + render_archive(files)
+    data = (
+        render_directories("etc/motd") + render_directories("dev/console") + render_archive(files)
+    )
     seen = {}
     with libarchive.memory_reader(data) as archive:
         for entry in archive:

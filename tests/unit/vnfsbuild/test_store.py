@@ -108,7 +108,7 @@ def test_only_digests_lead_to_blobs(store, digest):
 
 
 def test_a_blob_that_is_not_there_is_told(store):
-    with pytest.raises(VnfsbuildError, match="the blob sha256:0+ is missing"):
+    with pytest.raises(VnfsbuildError, match=r"the blob sha256:0+ is missing"):
         store.open_blob("sha256:" + "0" * 64)
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -90,19 +89,23 @@ def test_a_program_is_found_or_told_with_its_package():
         find_program("none-such")
 
 
-def test_a_program_does_not_outlive_an_interrupted_run(tmp_path):
+def test_a_program_does_not_outlive_an_interrupted_run():
     code = (
-        "import sys; from vnfsbuild.tools import run\n"
-        "run(['sh', '-c', 'echo $$ > \"$0\"; trap \"\" INT; sleep 30', sys.argv[1]])\n"
+        "import logging, sys; from vnfsbuild.tools import run\n"
+        "logging.basicConfig(level=logging.DEBUG, format='%(message)s', stream=sys.stdout)\n"
+        "run(['sh', '-c', 'trap \"\" INT; echo $$; exec sleep 30'])\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pid_file = tmp_path / "pid"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [sys.executable, "-c", code, pid_file], env=env, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as child:
-        while not (pid_file.exists() and pid_file.read_text()):
-            time.sleep(0.01)
-        os.kill(child.pid, signal.SIGINT)
+        child.stdout.readline()  # the command, then what it printed
+        pid = int(child.stdout.readline())
+        child.send_signal(signal.SIGINT)
         child.wait()
     with pytest.raises(ProcessLookupError):
-        os.kill(int(pid_file.read_text()), 0)
+        os.kill(pid, 0)

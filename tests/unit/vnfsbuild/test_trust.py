@@ -112,7 +112,7 @@ BAD = {
 def test_what_is_no_trust_is_refused(workshop, change):
     value = json.loads(render_trust(workshop.trust()))
     change(value)
-    with pytest.raises(VerificationError, match="^here: "):
+    with pytest.raises(VerificationError, match=r"^here: "):
         parse_trust(render_json(value), where="here")
 
 

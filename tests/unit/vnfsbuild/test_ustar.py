@@ -68,7 +68,9 @@ def test_a_long_name_is_parted_at_a_slash():
     assert parse_header(header, where="x") == (name, 0)
 
 
-@pytest.mark.parametrize("bad", ["", "a" * 101, "a/" + "b" * 101, ("d" * 90 + "/") * 3 + "e", "a\0b"])
+@pytest.mark.parametrize(
+    "bad", ["", "a" * 101, "a/" + "b" * 101, ("d" * 90 + "/") * 3 + "e", "a\0b"]
+)
 def test_a_name_that_the_format_cannot_express_is_refused(bad):
     with pytest.raises(InputError):
         render_header(bad, 0)
@@ -82,5 +84,5 @@ def test_a_size_that_the_format_cannot_express_is_refused(bad):
 
 @pytest.mark.parametrize("block", [b"", bytes(512), b"\xff" * 512, b"x" * 511])
 def test_rubbish_is_no_header(block):
-    with pytest.raises(VerificationError, match="^here: "):
+    with pytest.raises(VerificationError, match=r"^here: "):
         parse_header(block, where="here")

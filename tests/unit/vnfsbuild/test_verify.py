@@ -88,7 +88,8 @@ def borrowed_name(toy, workshop):
 
 TAMPERED = {
     "not signed": (
-        lambda toy, workshop: replace(toy, envelopes=()), "toy@.*: not signed, expected 1 of the 1"),
+        lambda toy, workshop: replace(toy, envelopes=()),
+        "toy@.*: not signed, expected 1 of the 1"),
     "signed by a stranger": (
         lambda toy, workshop: workshop.capsule(signers=("stranger",)), "by untrusted"),
     "a signature over other bytes": (other_payload, "signature 0 is over another manifest"),
@@ -115,7 +116,7 @@ def test_a_capsule_that_was_tampered_with_is_refused(workshop, primitive, tamper
 
 
 def test_another_capsule_than_the_one_asked_for_is_refused(workshop, primitive):
-    with pytest.raises(VerificationError, match="manifest: found digest .*, expected sha256:"):
+    with pytest.raises(VerificationError, match=r"manifest: found digest .*, expected sha256:"):
         verify(workshop.capsule(), workshop, primitive, digest=digest_of(b"another"))
 
 
