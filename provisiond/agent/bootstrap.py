@@ -1,0 +1,342 @@
+"""The bootstrap's life: check in, wait or fetch, verify, jump. It never gives up.
+
+Every failure is told on the consoles and to the server, and then tried again, slower each time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+from provisiond.agent import boot, console, machine
+from provisiond.agent.backoff import delays
+from provisiond.agent.client import Client, NetworkError
+from provisiond.agent.ed25519 import verify_ed25519
+from provisiond.agent.fetch import Fetcher, Patience
+from provisiond.agent.node import Node, render_node
+from provisiond.agent.obtain import (
+    MODE_PUBLIC,
+    MODE_SECRET,
+    Overlay,
+    SmallFile,
+    newer_trust,
+    obtain_capsule,
+    payload_bytes,
+    told_name,
+    write_capsule_directory,
+    write_combined_initrd,
+    write_kernel,
+)
+from provisiond.agent.site import FILES, Site, load_site
+from provisiond.protocol import PROTOCOL, Answer, Checkin, Plan, PlannedCapsule, plan_digest
+from vnfsbuild.digest import Digest
+from vnfsbuild.errors import VerificationError, VnfsbuildError
+from vnfsbuild.manifest import KERNEL
+from vnfsbuild.trust import Trust, verify_trust
+from vnfsbuild.verify import VerifiedCapsule
+
+SITE = Path("/vnfs/site")
+DESCRIPTION = Path("/etc/vnfs/bootstrap.json")
+RUN = Path("/run/vnfs")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long to wait for what."""
+
+    poll_seconds: int = 240
+    """A long poll: the server answers when the plan changes, or after so long."""
+    least_delay_seconds: float = 2.0
+    most_delay_seconds: float = 60.0
+    progress_seconds: float = 15.0
+    """How often the server hears how far a download is."""
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True)
+class Jump:
+    """The last step, which a test takes elsewhere."""
+
+    load: Callable[[Path, Path, str], None] = boot.load_kernel
+    start: Callable[[], None] = boot.start_kernel
+
+
+class Bootstrap:
+    """One boot of one node."""
+
+    def __init__(
+        self,
+        this: machine.Machine,
+        site: Site,
+        client: Client,
+        *,
+        description: Dict[str, Any],
+        run: Path = RUN,
+        tell: console.Tell = console.tell_consoles,
+        set_clock: Callable[[int], Optional[str]] = machine.set_clock,
+        pace: Optional[Pace] = None,
+        jump: Optional[Jump] = None,
+    ) -> None:
+        self._machine = this
+        self._site = site
+        self._client = client
+        self._description = description
+        self._run = run
+        self._tell = tell
+        self._set_clock = set_clock
+        self._pace = pace or Pace()
+        self._jump = jump or Jump()
+        self._boot_id = secrets.token_hex(16)
+        self._node_key: Optional[str] = None
+        self._plan: Optional[Digest] = None
+        self._trust: Optional[Trust] = None
+        self._trust_bytes = site.trust
+        self._told = ""
+
+    def run(self) -> None:
+        """Check in until there is a capsule to boot; return only for a pivot."""
+        waits = self._waits()
+        answer = self._ask("init")
+        while True:
+            plan = answer.plan
+            if plan.action != "boot" or plan.capsule is None:
+                self._tell_once(f"{plan.name}: waiting: {plan.reason or 'nothing to do yet'}")
+                waits = self._waits()
+                answer = self._ask("init", wait_seconds=self._pace.poll_seconds)
+                continue
+            try:
+                self._boot(answer, plan.capsule)
+                return
+            except VnfsbuildError as error:
+                word = "refused" if isinstance(error, VerificationError) else "failed"
+                detail = f"{word} {told_name(plan.capsule)}: {console.describe(error, error.hint)}"
+                # While it waits it holds no memory.
+                self._clear("kexec")
+                self._clear("pivot")
+            wait = max(1, round(next(waits)))
+            self._told = ""
+            self._tell(f"{detail}; again in {wait} s")
+            answer = self._ask("failed", detail=detail, wait_seconds=wait, capsule=plan.capsule)
+
+    def _boot(self, answer: Answer, planned: PlannedCapsule) -> None:
+        plan = answer.plan
+        if plan.node_id not in self._machine.hwaddrs:
+            raise VerificationError(f"the plan is for node {plan.node_id}, this node is another")
+        if plan.method not in ("kexec", "pivot"):
+            raise VnfsbuildError(f"method {plan.method}: this bootstrap knows kexec and pivot")
+        trust = self._refresh_trust(answer)
+        self._tell(f"{plan.name}: fetching {told_name(planned)}")
+        self._report("fetching", planned)
+        fetcher = Fetcher(plan.blobs, tell=self._tell, patience=self._pace.patience)
+        capsule = obtain_capsule(
+            planned, fetcher, trust=trust, now=answer.time, verify_ed25519=verify_ed25519
+        )
+        signers = ", ".join(keyid[:12] for keyid in capsule.signers)
+        self._tell(f"{told_name(planned)}: signed by {signers}")
+        if plan.method == "pivot":
+            self._pivot(plan, planned, capsule)
+        else:
+            self._kexec(plan, planned, capsule)
+
+    def _kexec(self, plan: Plan, planned: PlannedCapsule, capsule: VerifiedCapsule) -> None:
+        total = payload_bytes(capsule, with_kernel=True)
+        boot.refuse_too_little_memory(machine.read_memory(), payload_bytes=total)
+        line = boot.make_command_line(capsule.config.kernel.arguments, plan.kernel_arguments)
+        directory = self._clear("kexec")
+        kernel, initrd = directory / "kernel", directory / "initrd"
+        fetcher = self._payloads(plan, planned, total)
+        write_kernel(kernel, capsule, fetcher)
+        write_combined_initrd(
+            initrd, capsule, fetcher, overlay=self._overlay(plan), files=self._files(plan, planned)
+        )
+        self._report("booting", planned)
+        self._tell(f"{told_name(planned)}: loading the kernel: {line}")
+        self._jump.load(kernel, initrd, line)
+        boot.stop_network(self._run)
+        self._tell(f"{told_name(planned)}: starting the kernel {capsule.config.kernel.version}")
+        self._jump.start()
+
+    def _pivot(self, plan: Plan, planned: PlannedCapsule, capsule: VerifiedCapsule) -> None:
+        kernel = capsule.manifest.payload(KERNEL).digest
+        boot.refuse_other_kernel(kernel, self._description.get("kernelDigest"))
+        directory = self._clear("pivot")
+        fetcher = self._payloads(plan, planned, payload_bytes(capsule, with_kernel=False))
+        write_capsule_directory(
+            directory,
+            capsule,
+            fetcher,
+            overlay=self._overlay(plan),
+            files=self._files(plan, planned),
+        )
+        self._report("booting", planned)
+        boot.stop_network(self._run)
+        self._tell(f"{told_name(planned)}: changing root, the kernel stays")
+        # Process 1 alone can change the root: it finds this when we end.
+        (self._run / "pivot.ready").write_text(f"{directory}\n", encoding="utf-8")
+
+    def _refresh_trust(self, answer: Answer) -> Trust:
+        if self._trust is None:
+            # The clock is right only now, after the first answer; trust expires by it.
+            self._trust = verify_trust(
+                self._site.trust,
+                pinned=None,
+                now=answer.time,
+                verify_ed25519=verify_ed25519,
+                where="trust.json of site.cpio",
+            )
+        if answer.trust:
+            self._trust, self._trust_bytes = newer_trust(
+                answer.trust, self._trust, now=answer.time, verify_ed25519=verify_ed25519
+            )
+        return self._trust
+
+    def _payloads(self, plan: Plan, planned: PlannedCapsule, total_bytes: int) -> Fetcher:
+        shown = console.Progress(told_name(planned), total_bytes, self._tell)
+        last = time.monotonic()
+
+        def advance(count: int) -> None:
+            nonlocal last
+            shown.advance(count)
+            if time.monotonic() - last >= self._pace.progress_seconds:
+                self._report("fetching", planned, detail=shown.line())
+                last = time.monotonic()
+
+        return Fetcher(plan.blobs, tell=self._tell, patience=self._pace.patience, advance=advance)
+
+    def _overlay(self, plan: Plan) -> Optional[Overlay]:
+        planned = plan.overlay
+        if planned is None:
+            return None
+
+        def stream() -> Iterator[bytes]:
+            assert planned is not None
+            return self._client.overlay(
+                planned, node_id=plan.node_id, boot_id=self._boot_id, node_key=self._node_key
+            )
+
+        return Overlay(planned, stream)
+
+    def _files(self, plan: Plan, planned: PlannedCapsule) -> List[SmallFile]:
+        node = Node(
+            node_id=plan.node_id,
+            name=plan.name,
+            boot_id=self._boot_id,
+            node_key=self._node_key,
+            hwaddrs=self._machine.hwaddrs,
+            uuid=self._machine.uuid,
+            capsule=planned.digest,
+            checkin_seconds=plan.checkin_seconds,
+        )
+        directory = self._site.ca_file.parent
+        site = {name: (directory / name).read_bytes() for name in FILES}
+        site["trust.json"] = self._trust_bytes
+        return [
+            SmallFile("node.json", MODE_SECRET, render_node(node)),
+            *(SmallFile(f"site/{name}", MODE_PUBLIC, data) for name, data in site.items()),
+        ]
+
+    def _clear(self, name: str) -> Path:
+        """Return the directory *name* below /run, empty: what another try left is gone."""
+        directory = self._run / name
+        for path in sorted(directory.rglob("*"), reverse=True):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def _ask(
+        self,
+        state: str,
+        *,
+        detail: str = "",
+        wait_seconds: int = 0,
+        capsule: Optional[PlannedCapsule] = None,
+    ) -> Answer:
+        """Check in until a server answers, however long that takes."""
+        checkin = self._checkin(state, detail=detail, wait_seconds=wait_seconds, capsule=capsule)
+        waits = self._waits()
+        while True:
+            started = time.monotonic()
+            try:
+                answer = self._client.checkin(checkin)
+            except NetworkError as error:
+                wait = max(next(waits), error.retry_after_seconds or 0)
+                self._told = ""
+                self._tell(f"no server answers: {error}; again in {wait:.0f} s")
+                time.sleep(wait)
+                continue
+            self._take(answer)
+            # A server that does not hold the request must not be asked without a pause.
+            elapsed = time.monotonic() - started
+            if wait_seconds and plan_digest(answer.plan) == checkin.plan:
+                least = min(wait_seconds, next(waits))
+                time.sleep(max(0.0, least - elapsed))
+            return answer
+
+    def _report(self, state: str, capsule: PlannedCapsule, *, detail: str = "") -> None:
+        """Check in once; a server that does not answer does not hold up the boot."""
+        try:
+            self._take(self._client.checkin(self._checkin(state, detail=detail, capsule=capsule)))
+        except NetworkError as error:
+            self._tell(f"{state}: could not be told to the server: {error}")
+
+    def _checkin(
+        self,
+        state: str,
+        *,
+        detail: str = "",
+        wait_seconds: int = 0,
+        capsule: Optional[PlannedCapsule] = None,
+    ) -> Checkin:
+        return Checkin(
+            hwaddrs=self._machine.hwaddrs,
+            boot_id=self._boot_id,
+            state=state,
+            uuid=self._machine.uuid,
+            detail=detail,
+            node_key=self._node_key,
+            plan=self._plan,
+            wait_seconds=wait_seconds if self._plan else 0,
+            capsule=capsule.digest if capsule else None,
+            report={**machine.make_report(), "bootstrapProtocol": PROTOCOL},
+        )
+
+    def _take(self, answer: Answer) -> None:
+        set_to = self._set_clock(answer.time)
+        if set_to:
+            self._tell(set_to)
+        self._node_key = answer.node_key or self._node_key
+        self._plan = plan_digest(answer.plan)
+
+    def _tell_once(self, line: str) -> None:
+        if line != self._told:
+            self._tell(line)
+        self._told = line
+
+    def _waits(self) -> Iterator[float]:
+        return delays(
+            least_seconds=self._pace.least_delay_seconds,
+            most_seconds=self._pace.most_delay_seconds,
+            random_source=random.SystemRandom(),
+        )
+
+
+def bootstrap() -> None:
+    """Run the bootstrap's life on this machine.
+
+    Raises:
+        VnfsbuildError: it has no site, or no network interface.
+    """
+    site = load_site(SITE)
+    this = machine.read_machine()
+    if not this.hwaddrs:
+        raise VnfsbuildError("no network interface was found: no driver for it here?")
+    description = json.loads(DESCRIPTION.read_bytes())
+    Bootstrap(this, site, Client(site), description=description).run()

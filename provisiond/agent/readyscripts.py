@@ -1,0 +1,84 @@
+"""Scripts that a node runs once per boot before it calls itself ready: /etc/vnfs/ready.d."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List
+
+TAIL_CHARACTERS = 1200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the scripts."""
+
+    failure: str
+    """Which failed and how, with its last lines; empty when all went well."""
+    output: str
+    """The last lines of all, with the names of the scripts."""
+
+
+def find_scripts(directory: Path) -> List[Path]:
+    """Return the executable files in *directory*, in the order of their names."""
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError:
+        return []
+    return [
+        path
+        for path in entries
+        if path.is_file() and os.access(path, os.X_OK) and not path.name.startswith(".")
+    ]
+
+
+def run_scripts(directory: Path, *, timeout_seconds: float) -> Outcome:
+    """Run the scripts in *directory* one after the other, until one fails."""
+    told = []
+    for script in find_scripts(directory):
+        status, output = _run(script, timeout_seconds)
+        told.append(f"{script.name}: {status or 'done'}" + (f"\n{output}" if output else ""))
+        if status:
+            failure = f"{directory.name}/{script.name}: {status}"
+            return Outcome(f"{failure}: {output}" if output else failure, tail("\n".join(told)))
+    return Outcome("", tail("\n".join(told)))
+
+
+def tail(text: str) -> str:
+    """Return the end of *text*, cut at a line where it can be."""
+    if len(text) <= TAIL_CHARACTERS:
+        return text
+    return "…" + text[-TAIL_CHARACTERS:].partition("\n")[2] or text[-TAIL_CHARACTERS:]
+
+
+def _run(script: Path, timeout_seconds: float) -> "tuple[str, str]":
+    """Run *script*; return how it failed, empty when it did not, and its last lines."""
+    # A file, not a pipe: what a script leaves running in the background must not hold us up.
+    with os.fdopen(os.memfd_create("ready.d"), "w+b") as output:
+        try:
+            process = subprocess.Popen(
+                [str(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            return f"cannot be run: {error.strerror}", ""
+        try:
+            code = process.wait(timeout_seconds)
+            status = f"exit status {code}" if code > 0 else ""
+            if code < 0:
+                status = f"killed by {signal.Signals(-code).name}"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            status = f"not done after {timeout_seconds:.0f} s"
+        size_bytes = output.seek(0, os.SEEK_END)
+        output.seek(max(0, size_bytes - 4 * TAIL_CHARACTERS))
+        text = output.read().decode("utf-8", "replace")
+    return status, tail(text.strip())

@@ -1,0 +1,108 @@
+"""``provisionctl vnfs``: capsules and bootstraps of the node server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from provisiond.client import Client
+from provisiond.commands.context import Context
+from vnfsbuild.digest import short
+from vnfsbuild.errors import InputError
+from vnfsbuild.listing import render_document, render_size, render_table
+from vnfsbuild.places import find_places
+from vnfsbuild.progress import bar
+from vnfsbuild.reference import parse_reference
+from vnfsbuild.store import Store
+
+
+@click.group()
+def vnfs() -> None:
+    """Capsules and bootstraps that nodes are given."""
+
+
+@vnfs.command(name="import")
+@click.argument("capsule", metavar="FILE|REFERENCE")
+@click.option("--no-promote", is_flag=True, help="Leave NAME:current where it is.")
+@click.option("--json", "as_json", is_flag=True, help="All of it, for machines.")
+@click.pass_obj
+def import_(context: Context, capsule: str, no_promote: bool, as_json: bool) -> None:
+    """Give the node server a capsule: a .vnfs file, or one of vnfsbuild's store.
+
+    The daemon verifies it by trust.json. Nodes that follow NAME boot it from now on.
+    """
+    path = f"/v1/capsules?promote={0 if no_promote else 1}"
+    if os.sep in capsule or Path(capsule).is_file():
+        added = _upload(context.client(), path, Path(capsule))
+    else:
+        added = _upload_from_store(context.client(), path, capsule)
+    name = f"{added['name']}:{added['serial']}@{added['digest']}"
+    click.echo(render_document(added) if as_json else name)
+
+
+@vnfs.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="All of it, for machines.")
+@click.pass_obj
+def list_(context: Context, as_json: bool) -> None:
+    """List what the node server has, and how many nodes boot it."""
+    found = context.client().get("/v1/capsules")
+    if as_json:
+        click.echo(render_document(found))
+        return
+    header = ("NAME", "TAGS", "DIGEST", "TYPE", "KERNEL", "SIZE", "NODES")
+    click.echo(render_table(header, [_row(item) for item in found]))
+
+
+def _row(item: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        item["name"],
+        ",".join(item["tags"]),
+        short(item["digest"]),
+        item["type"],
+        item["kernel"],
+        render_size(item["sizeBytes"]),
+        str(len(item["nodes"])),
+    )
+
+
+def _upload_from_store(client: Client, path: str, text: str) -> Any:
+    reference = parse_reference(text)
+    with tempfile.TemporaryDirectory(prefix="vnfs-import-") as directory:
+        file = Path(directory) / "capsule.vnfs"
+        try:
+            Store(find_places().store).export(reference, file)
+        except InputError as error:
+            raise InputError(f"{error.message}, and there is no file {text}",
+                             hint=error.hint) from error  # fmt: skip
+        return _upload(client, path, file, label=str(reference))
+
+
+def _upload(client: Client, path: str, file: Path, *, label: str | None = None) -> Any:
+    try:
+        with file.open("rb") as stream:
+            size_bytes = os.fstat(stream.fileno()).st_size
+            with bar(f"import {label or file.name}", total_bytes=size_bytes) as advance:
+                told = _Told(stream, advance)
+                return client.upload(path, told, size_bytes)  # type: ignore[arg-type]
+    except IsADirectoryError as error:
+        raise InputError(f"{file}: found a directory, expected a .vnfs file") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file", hint="vnfsbuild export writes one") from error
+
+
+class _Told:
+    """A stream that tells how much of it was read."""
+
+    def __init__(self, stream: BinaryIO, advance: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._advance = advance
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._advance(len(data))
+        return data

@@ -1,0 +1,336 @@
+"""What the daemon answers to a node. No sockets: a check-in comes in, an answer goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from provisiond.authority import make_node_key
+from provisiond.catalogue import BootstrapFiles, Catalogue
+from provisiond.choose import Site, choose_plan, choose_stranger
+from provisiond.config import Config
+from provisiond.events import EventLog
+from provisiond.hosts import HostsDirectory
+from provisiond.leases import LeaseFile
+from provisiond.model import ATTRIBUTES, Node, Session, effective_attributes
+from provisiond.overlays import Overlays
+from provisiond.protocol import Answer, Checkin, Plan, plan_digest
+from provisiond.refusals import NotThere, Refused
+from provisiond.registrar import Registrar
+from provisiond.registry import Registry
+from provisiond.states import (
+    Admission,
+    Timeouts,
+    admit,
+    advance_session,
+    begin_session,
+    has_key,
+    hash_key,
+    is_transition,
+)
+from vnfsbuild.digest import short
+from vnfsbuild.reference import parse_reference
+
+logger = logging.getLogger(__name__)
+
+HOLD_FACTOR = 0.8
+"""A request is held for no more than this part of the session timeout: so a node that waits is
+heard of again while its session is still live."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a :class:`Service` works with."""
+
+    config: Config
+    registry: Registry
+    catalogue: Catalogue
+    events: EventLog
+    leases: LeaseFile
+    hosts: HostsDirectory
+    overlays: Overlays
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """An answer as things stand."""
+
+    plan: Plan
+    node_key: str | None = None
+    until: float = float("inf")
+    """When time alone makes it another."""
+
+
+class Service:
+    """Answers to agents and firmware."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._config = parts.config
+        self._registry = parts.registry
+        self._events = parts.events
+        self._clock = parts.clock
+        config = parts.config
+        self.timeouts = Timeouts(
+            checkin_seconds=config.checkin_seconds,
+            node_seconds=config.node_timeout_seconds,
+            boot_seconds=config.boot_timeout_seconds,
+            session_seconds=config.session_timeout_seconds,
+        )
+        self._site = Site(
+            blobs=(f"{config.boot_url}/blobs",), checkin_seconds=config.checkin_seconds
+        )
+        self._conflicts: dict[str, float] = {}
+        self._told: dict[str, str] = {}
+        self._latest: dict[tuple[str, str], object] = {}
+        self._registrar = Registrar(
+            config=config,
+            registry=parts.registry,
+            leases=parts.leases,
+            hosts=parts.hosts,
+            events=parts.events,
+            clock=parts.clock,
+        )
+
+    async def checkin(self, checkin: Checkin, *, peer: str) -> Answer:
+        """Record *checkin*, which came from the address *peer*, and return the answer.
+
+        With *wait_seconds* the answer waits until there is another plan than the one that the
+        node holds, but no longer than that.
+
+        Raises:
+            Refused: it is not this node that asks, or not the boot that was given a key.
+            TooMany: too many new nodes at once.
+        """
+        me = object()
+        boot = (checkin.hwaddrs[0], checkin.boot_id)
+        self._latest[boot] = me
+        hold_seconds = min(checkin.wait_seconds, HOLD_FACTOR * self.timeouts.session_seconds)
+        deadline = self._clock() + hold_seconds
+        recorded = False
+        try:
+            with self._registry.watching(checkin.hwaddrs[0]) as changed:
+                while True:
+                    # What changes from here on is seen, even before the wait begins.
+                    changed.clear()
+                    found = await self._answer(checkin, peer=peer, recorded=recorded)
+                    recorded = True
+                    now = self._clock()
+                    held = plan_digest(found.plan) == checkin.plan and found.node_key is None
+                    if not held or now >= deadline:
+                        return Answer(plan=found.plan, time=int(now), node_key=found.node_key)
+                    await _wait(changed, min(deadline, found.until) - now)
+                    # Nobody waits for this answer any more: it must not take the next one's key.
+                    if self._latest.get(boot) is not me:
+                        return Answer(plan=found.plan, time=int(self._clock()))
+        finally:
+            if self._latest.get(boot) is me:
+                del self._latest[boot]
+
+    def overlay(
+        self, *, node_id: str, boot_id: str, node_key: str | None, digest: str, peer: str
+    ) -> bytes:
+        """Return the overlay *digest* of a node, to that node in the boot that is known.
+
+        Raises:
+            Refused: it is not this node that asks.
+            NotThere: the overlay of this node is another one by now.
+        """
+        node = self._registry.nodes.get(node_id)
+        session = self._registry.sessions.get(node_id)
+        if node is None or session is None or session.boot_id != boot_id:
+            raise Refused("overlay: this boot is not known", hint="check in first")
+        self._verify_peer(node, (session.hwaddr,), peer)
+        if node.approved and (node_key is None or not has_key(session, node_key)):
+            raise self._refuse(node.name, Admission.WRONG_KEY.value, peer)
+        data = self._parts.overlays.render(node, session)
+        if self._parts.overlays.plan(node, session).digest != digest:
+            raise NotThere(f"overlay: {digest} is not the one of {node.name} any more")
+        return data
+
+    def bootstrap_for(self, hwaddr: str) -> BootstrapFiles:
+        """Return the files of the bootstrap for the machine *hwaddr*, known or not.
+
+        Raises:
+            NotThere: it is not in the store.
+        """
+        node = self._registry.find([hwaddr])
+        wanted = (
+            effective_attributes(node)["bootstrap"].value
+            if node
+            else ATTRIBUTES["bootstrap"].default
+        )
+        found = self._parts.catalogue.find_bootstrap(parse_reference(wanted))
+        if found is None:
+            self._tell(hwaddr, "boot.refused", f"the bootstrap {wanted} is not in the store")
+            raise NotThere(
+                f"the bootstrap {wanted} is not in the store",
+                hint="vnfsbuild bootstrap build; provisionctl vnfs import bootstrap",
+            )
+        return found
+
+    def plan_for(self, node: Node) -> Plan:
+        """Return the plan that *node* would be given now; nothing is recorded."""
+        session = self._registry.sessions.get(node.node_id)
+        return self._choose(node, session, state=session.state if session else "init")
+
+    def is_in_conflict(self, node_id: str) -> bool:
+        """Tell whether another boot of this node asked of late while one was alive."""
+        since = self._conflicts.get(node_id)
+        return since is not None and self._clock() - since < self.timeouts.session_seconds
+
+    async def _answer(self, checkin: Checkin, *, peer: str, recorded: bool) -> _Found:
+        """Return the answer as things stand; what the check-in says counts when not *recorded*."""
+        node = self._registry.find(checkin.hwaddrs)
+        if node is None:
+            self._verify_peer(None, checkin.hwaddrs[:1], peer)
+            strange = self._registrar.find_reason(checkin.hwaddrs[0])
+            if strange is not None:
+                return _Found(plan=self._stranger(checkin.hwaddrs[0], strange))
+            node = await self._registrar.register(checkin, peer=peer)
+        self._verify_peer(node, checkin.hwaddrs[:1], peer)
+        async with self._registry.session_lock(node.node_id):
+            now = self._clock()
+            # It may have been approved, or changed, while others held the lock.
+            node = self._registry.nodes.get(node.node_id, node)
+            session = self._registry.sessions.get(node.node_id)
+            admission = admit(node, session, checkin, now=now, timeouts=self.timeouts)
+            if admission is Admission.WRONG_KEY:
+                raise self._refuse(node.name, admission.value, peer)
+            if admission is Admission.CONFLICT and session is not None:
+                return self._note_conflict(node, session, peer)
+            if session is None or admission is Admission.NEW_BOOT:
+                new = begin_session(checkin, peer=peer, now=now)
+            elif recorded:
+                new = session
+            else:
+                new = advance_session(session, checkin, peer=peer, now=now)
+            node_key, new = self._give_key(node, new, checkin, recorded=recorded)
+            await self._record(node, session, new)
+        if session is None:
+            node = await self._registrar.learn(node, checkin, peer=peer)
+        plan = self._choose(node, new, state=checkin.state)
+        self._tell_plan(node, plan)
+        return _Found(plan=plan, node_key=node_key)
+
+    def _give_key(
+        self, node: Node, session: Session, checkin: Checkin, *, recorded: bool
+    ) -> tuple[str | None, Session]:
+        """Return a node key when this boot is to be given one, and the session with it.
+
+        While a request is held only the first key is given: a later request of the same boot may
+        have been given another meanwhile, and that one counts.
+        """
+        if not node.approved or checkin.node_key is not None:
+            return None, session
+        if recorded and session.key_hash is not None:
+            return None, session
+        node_key = make_node_key()
+        return node_key, replace(session, key_hash=hash_key(node_key))
+
+    async def _record(self, node: Node, old: Session | None, new: Session) -> None:
+        if old is new:
+            return
+        if not is_transition(old, new):
+            self._registry.touch_session(node.node_id, new)
+        else:
+            await self._registry.save_session(node.node_id, new)
+        if old is None or old.boot_id != new.boot_id:
+            self._conflicts.pop(node.node_id, None)
+        if old is None or (old.boot_id, old.state, old.detail) != (
+            new.boot_id,
+            new.state,
+            new.detail,
+        ):
+            detail = f": {new.detail}" if new.detail else ""
+            self._events.add(
+                "node.state", f"{new.state}{detail}", now=new.last_contact, node=node.name,
+                state=new.state,
+            )  # fmt: skip
+        if new.state == "halted" and old is not None:
+            # Another boot may have waited for this one to end.
+            for hwaddr in node.hwaddrs:
+                self._registry.wake(hwaddr)
+
+    def _choose(self, node: Node, session: Session | None, *, state: str) -> Plan:
+        overlay = self._parts.overlays.plan(node, session) if session is not None else None
+        return choose_plan(
+            node,
+            state=state,
+            conflict=False,
+            find=self._parts.catalogue.find_capsule,
+            overlay=overlay,
+            site=self._site,
+        )
+
+    def _note_conflict(self, node: Node, session: Session, peer: str) -> _Found:
+        plan = choose_plan(
+            node,
+            state="init",
+            conflict=True,
+            find=self._parts.catalogue.find_capsule,
+            overlay=None,
+            site=self._site,
+        )
+        now = self._clock()
+        if not self.is_in_conflict(node.node_id):
+            self._events.add(
+                "node.condition", f"conflict: another boot asks, from {peer}", now=now,
+                node=node.name,
+            )  # fmt: skip
+        self._conflicts[node.node_id] = now
+        return _Found(plan=plan, until=session.last_contact + self.timeouts.session_seconds)
+
+    def _stranger(self, hwaddr: str, reason: str) -> Plan:
+        plan = choose_stranger(hwaddr, reason=reason, site=self._site)
+        self._tell(hwaddr, "node.refused", f"{hwaddr}: {plan.reason}")
+        return plan
+
+    def _verify_peer(self, node: Node | None, hwaddrs: tuple[str, ...], peer: str) -> None:
+        """Refuse a request from another address than the machine has, as far as that is known.
+
+        Raises:
+            Refused: with the addresses that it was expected from.
+        """
+        leases = self._parts.leases.read(now=self._clock())
+        allowed: set[str] = set()
+        if node is not None:
+            assigned = effective_attributes(node)["address"].value
+            allowed |= {item for item in (assigned, node.address) if item}
+            allowed |= {address for item in node.hwaddrs for address in leases.get(item, ())}
+        if not allowed:
+            allowed |= {address for item in hwaddrs for address in leases.get(item, ())}
+        if allowed and peer not in allowed:
+            name = node.name if node else hwaddrs[0]
+            expected = " or ".join(sorted(allowed, key=ipaddress.ip_address))
+            raise self._refuse(name, f"checks in from {peer}, expected {expected}", peer)
+
+    def _refuse(self, name: str, reason: str, peer: str) -> Refused:
+        self._tell(f"{name} {peer}", "node.refused", f"{name}: {reason} (from {peer})")
+        return Refused(f"{name}: {reason}")
+
+    def _tell_plan(self, node: Node, plan: Plan) -> None:
+        if plan.capsule:
+            told = f"boot {plan.capsule.name}@{short(plan.capsule.digest)} by {plan.method}"
+        else:
+            told = f"{plan.action}: {plan.reason}" if plan.reason else plan.action
+        self._tell(node.node_id, "node.plan", told, node=node.name)
+
+    def _tell(self, subject: str, kind: str, text: str, *, node: str | None = None) -> None:
+        """Tell an event, but not the same one twice running."""
+        if self._told.get(subject) != text:
+            if len(self._told) > 10 * self._config.total_nodes:
+                self._told.clear()
+            self._told[subject] = text
+            self._events.add(kind, text, now=self._clock(), node=node)
+
+
+async def _wait(changed: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, seconds)):
+            await changed.wait()

@@ -1,0 +1,53 @@
+"""Connections on which no request ever comes: closed, so that they cannot pile up.
+
+aiohttp bounds the time between requests, and the handlers that of a body; what it does not bound
+is the time until the first request has been read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from aiohttp import web
+
+FIRST_REQUEST_SECONDS = 15.0
+LOOK_SECONDS = 5.0
+
+
+class SlowClients:
+    """Knows which connections have brought a request."""
+
+    def __init__(self) -> None:
+        self._served: set[int] = set()
+        self._first_seen: dict[int, float] = {}
+
+    def watch(self, app: web.Application) -> None:
+        """Take note of each connection on which a request of *app* comes."""
+
+        @web.middleware
+        async def begin(request: web.Request, handler: Any) -> web.StreamResponse:
+            self._served.add(id(request.protocol))
+            response: web.StreamResponse = await handler(request)
+            return response
+
+        app.middlewares.append(begin)
+
+    async def close_them(self, server: web.Server) -> None:
+        """Close slow connections of *server*, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._close(server, now=time.monotonic())
+
+    def _close(self, server: web.Server, *, now: float) -> None:
+        open_now = {id(connection): connection for connection in server.connections}
+        self._served &= set(open_now)
+        self._first_seen = {
+            key: self._first_seen.get(key, now) for key in open_now if key not in self._served
+        }
+        for key, since in self._first_seen.items():
+            if now - since > FIRST_REQUEST_SECONDS:
+                transport = open_now[key].transport
+                if transport is not None:
+                    transport.abort()

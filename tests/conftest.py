@@ -1,0 +1,28 @@
+"""What tests need of the machine: they skip with the reason when it is lacking, except in CI."""
+
+import os
+import shutil
+
+import pytest
+
+
+def lacking() -> str | None:
+    """Return what the machine lacks for integration and boot tests, or None."""
+    if os.geteuid() != 0:
+        return "needs root, for namespaces and networks: make test"
+    for program in ("unshare", "nsenter", "ip", "dnsmasq", "openssl"):
+        if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
+            return f"needs the program {program}: make setup"
+    if not os.path.exists("/dev/net/tun"):
+        return "needs /dev/net/tun: modprobe tun"
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    reason = lacking()
+    # A test that is skipped where it must run would be believed to have passed.
+    if reason is None or os.environ.get("CI"):
+        return
+    for item in items:
+        if item.get_closest_marker("integration") or item.get_closest_marker("boot"):
+            item.add_marker(pytest.mark.skip(reason=reason))

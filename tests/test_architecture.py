@@ -1,0 +1,252 @@
+"""The floors of the house: who may import whom, and who may touch the world.
+
+A module imports only what stands before it in its package's table. A folder stands for all modules
+in it; inside one, and between the verbs of ``commands/``, the order is free but not circular.
+To add a module, write its name where it belongs: below all that it needs.
+"""
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WORDS = "0 words"
+MODEL = "1 model"
+DECIDE = "2 decide"
+
+FLOORS = {
+    "vnfsbuild": {
+        # Standard library only, Python ≥ 3.9: the agent carries these.
+        WORDS: "errors digest dsse reference manifest newc trust verify",
+        MODEL: "fields recipe lock",
+        DECIDE: "inputs mkosi_config layer idmap listing",
+        "3 edges": "tools files places timings progress fetch keys sandbox namespace",
+        "4 builders": (
+            "sources/ packages users install tree local scripts source ustar capsule blobs"
+            " initrd/ pack/ agentzip"
+            " builder"
+        ),
+        "5 stores": "storeindex storereader store toolstree",
+        "6 flows": "resolve stages seal build bootstrap describe doctor",
+        "7 surface": "options commands/ cli __main__",
+    },
+    "provisiond": {
+        WORDS: "protocol refusals",
+        MODEL: "model config",
+        DECIDE: "selection choose states render site ipxe dnsmasq_config",
+        "3 edges": (
+            "statedir nodedb catalogue authority leases events hosts overlays prepare supervisor"
+        ),
+        "4 flows": "registry registrar service administration watch",
+        "5 surface": "slowclients api server client commands/ cli ctl __main__",
+        "apart: on nodes": "agent/",
+        "apart: in the laboratory": "lab/",
+    },
+}
+
+OF_VNFSBUILD = (
+    "errors digest dsse reference manifest newc trust verify fields files tools keys capsule"
+    " storeindex store places listing progress"
+)
+"""What provisiond uses of vnfsbuild, besides what is said in :data:`MORE_OF_VNFSBUILD`."""
+
+MORE_OF_VNFSBUILD = {
+    "agent/": FLOORS["vnfsbuild"][WORDS],
+    "lab/": f"{OF_VNFSBUILD} sandbox toolstree",
+}
+
+LATE = {"lab/": {"ctl", "commands/"}}
+"""Who may import a part that stands below it, inside a function: it is there, but not always."""
+
+WORLD = {
+    "os", "subprocess", "socket", "sqlite3", "http", "shutil", "tempfile", "time", "random",
+    "secrets", "threading", "asyncio", "logging", "click", "tqdm", "aiohttp", "sqlalchemy",
+    "libarchive",
+}  # fmt: skip
+"""What the pure floors do without. Reading a path is for edges too: see :data:`TOUCHES`."""
+
+TOUCHES = {
+    "open", "read_text", "read_bytes", "write_text", "write_bytes", "exists", "is_file", "is_dir",
+    "iterdir", "glob", "rglob", "stat", "lstat", "mkdir", "unlink", "rename", "resolve",
+}  # fmt: skip
+
+IN_MEMORY = {"tarfile.open"}
+"""Its name says what it is not; pure modules give it a file object."""
+
+RUN_PROGRAMS = {
+    "vnfsbuild/tools.py", "provisiond/supervisor.py", "provisiond/lab/children.py",
+}  # fmt: skip
+PRINT = {"vnfsbuild/cli.py", "vnfsbuild/commands/", "provisiond/cli.py", "provisiond/commands/"}
+BANNED_NAMES = {"utils", "helpers", "common", "base", "core"}
+OLD_PYTHON = (3, 9)
+"""Nodes may have it; floor 0 and the agent parse with it."""
+
+
+def entry_of(path: Path) -> str:
+    """Return under which name the table has the file *path*."""
+    parts = path.relative_to(ROOT).parts[1:]
+    return f"{parts[0]}/" if len(parts) > 1 else parts[0].removesuffix(".py")
+
+
+def order(package: str) -> list[str]:
+    return [name for names in FLOORS[package].values() for name in names.split()]
+
+
+def floor(package: str, floor_name: str) -> set[str]:
+    return set(FLOORS[package][floor_name].split())
+
+
+def files_of(package: str) -> list[Path]:
+    # A package's own __init__.py holds its version, and nothing that could be out of order.
+    return sorted(path for path in (ROOT / package).rglob("*.py") if path != init_of(package))
+
+
+def init_of(package: str) -> Path:
+    return ROOT / package / "__init__.py"
+
+
+ALL_FILES = [path for package in FLOORS for path in files_of(package)]
+PURE_FILES = [
+    path
+    for package in FLOORS
+    for path in files_of(package)
+    if any(entry_of(path) in floor(package, name) for name in (WORDS, MODEL, DECIDE))
+]
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports_of(path: Path) -> list[tuple[str, bool]]:
+    """Return (dotted name of the module, whether inside a function) for each import."""
+    late = {
+        node
+        for function in ast.walk(tree_of(path))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    found = []
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node in late) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{shown(path)}:{node.lineno}: relative import"
+            module = node.module or ""
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                is_module = (ROOT / full.replace(".", "/")).with_suffix(".py").exists()
+                is_folder = (ROOT / full.replace(".", "/") / "__init__.py").exists()
+                found.append((full if is_module or is_folder else module, node in late))
+    return found
+
+
+def own_entry(dotted: str) -> tuple[str, str] | None:
+    """Return (package, entry of the table) of a module of ours."""
+    package, _, rest = dotted.partition(".")
+    if package not in FLOORS:
+        return None
+    first, _, inner = rest.partition(".")
+    is_folder = bool(inner) or (ROOT / package / first / "__init__.py").exists()
+    return package, f"{first}/" if is_folder and first else first
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_module_stands_in_the_table_and_the_other_way_round(package):
+    there = {entry_of(path) for path in files_of(package)}
+    listed = order(package)
+    assert sorted(listed) == sorted(set(listed)), "listed twice"
+    assert sorted(there - set(listed)) == [], "say in FLOORS where these belong"
+    assert sorted(set(listed) - there) == [], "these are in FLOORS and nowhere else"
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=shown)
+def test_a_module_imports_only_what_stands_before_it(path):
+    package, entry = path.relative_to(ROOT).parts[0], entry_of(path)
+    before = order(package)[: order(package).index(entry) + 1]
+    for dotted, late in imports_of(path):
+        found = own_entry(dotted)
+        if found is None or not found[1]:
+            continue
+        other, name = found
+        if other == package:
+            allowed = name in before or (late and entry in LATE.get(name, ()))
+            assert allowed, f"imports {dotted}, which stands after {entry}"
+        else:
+            assert package == "provisiond", "vnfsbuild never imports provisiond"
+            words = MORE_OF_VNFSBUILD.get(entry, OF_VNFSBUILD).split()
+            assert name in words, f"imports {dotted}; of vnfsbuild it may have {', '.join(words)}"
+
+
+def test_the_agent_and_the_laboratory_are_imported_by_nobody_else():
+    for path in files_of("provisiond"):
+        for dotted, late in imports_of(path):
+            found = own_entry(dotted)
+            apart = found is not None and found[1] in ("agent/", "lab/")
+            if apart and entry_of(path) != found[1]:
+                assert late, f"{shown(path)} imports {dotted}"
+                assert entry_of(path) in LATE.get(found[1], ()), f"{shown(path)} imports {dotted}"
+
+
+@pytest.mark.parametrize("path", PURE_FILES, ids=shown)
+def test_a_pure_module_does_not_touch_the_world(path):
+    for dotted, _ in imports_of(path):
+        assert dotted.partition(".")[0] not in WORLD, f"imports {dotted}"
+        assert dotted != "urllib.request"
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if ast.unparse(called) not in IN_MEMORY:
+                assert name not in TOUCHES, f"line {node.lineno}: calls {name}()"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in ALL_FILES if shown(path).startswith("provisiond/agent/")]
+    + [p for p in ALL_FILES if entry_of(p) in floor(p.relative_to(ROOT).parts[0], WORDS)],
+    ids=shown,
+)
+def test_what_nodes_carry_is_standard_library_and_old_python(path):
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=OLD_PYTHON)
+    for dotted, _ in imports_of(path):
+        top = dotted.partition(".")[0]
+        assert top in sys.stdlib_module_names or top in FLOORS, f"imports {dotted}"
+    for node in ast.walk(tree_of(path)):
+        assert not isinstance(node, ast.Match), f"line {node.lineno}: match, which 3.9 has not"
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=shown)
+def test_programs_are_started_in_one_place(path):
+    name = shown(path)
+    if name in RUN_PROGRAMS or name.startswith("provisiond/agent/"):
+        return
+    assert "subprocess" not in {dotted for dotted, _ in imports_of(path)}
+    calls = {ast.unparse(n.func) for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call)}
+    assert not calls & {"os.system", "os.popen", "os.execv", "os.execvp", "os.posix_spawn"}
+
+
+def test_sql_is_spoken_in_one_place():
+    speakers = {
+        shown(path)
+        for path in ALL_FILES
+        for dotted, _ in imports_of(path)
+        if dotted.partition(".")[0] in ("sqlite3", "sqlalchemy")
+    }
+    assert speakers <= {"provisiond/nodedb.py"}
+
+
+@pytest.mark.parametrize("path", [*ALL_FILES, *map(init_of, FLOORS)], ids=shown)
+def test_a_module_says_what_it_is_and_is_named_for_it(path):
+    assert ast.get_docstring(tree_of(path)), "no docstring"
+    assert path.stem not in BANNED_NAMES
+    assert not set(path.relative_to(ROOT).parent.parts) & BANNED_NAMES

@@ -1,0 +1,417 @@
+"""The bootstrap's whole life on the loopback; only the jump itself goes elsewhere."""
+
+import dataclasses
+import io
+import json
+import re
+import threading
+
+import pytest
+
+from provisiond.agent.bootstrap import Bootstrap, Jump, Pace
+from provisiond.agent.fetch import Patience
+from provisiond.agent.machine import Machine
+from provisiond.protocol import Answer, PlannedOverlay, plan_digest
+from vnfsbuild import manifest as m
+from vnfsbuild.digest import digest_of
+from vnfsbuild.errors import VnfsbuildError
+
+PACE = Pace(
+    poll_seconds=1,
+    least_delay_seconds=0.05,
+    most_delay_seconds=0.1,
+    progress_seconds=0.0,
+    patience=Patience(stall_seconds=1, tries=2, least_delay_seconds=0.01, most_delay_seconds=0.02),
+)
+
+
+class Jumped(Exception):
+    """The point of no return."""
+
+
+class Ended(Exception):
+    """Enough was seen."""
+
+
+class Stage:
+    """A node, its server, a mirror, and a capsule."""
+
+    def __init__(self, world, tmp_path, node_server, mirrors, keys, make_client, authority):
+        self.world, self.run, self.server, self.mirrors = (
+            world, tmp_path / "run", node_server, mirrors,
+        )  # fmt: skip
+        self.run.mkdir()
+        self.keys = keys
+        self.capsule = world.TestCapsule(keys)
+        mirrors[0].add(*self.capsule.blobs)
+        self.site_directory = tmp_path / "site"
+        self.site = world.write_site(
+            self.site_directory, authority, [node_server.url], keys.trust()
+        )
+        self.make_client = make_client
+        self.told = []
+        self.clock = []
+        self.loaded = None
+        self.description = {}
+        self.load_fails = None
+        self.plans = []
+        self.trust = None
+
+    def answer(self, checkin):
+        """One plan after the other, the last one for ever; the key with the first answer."""
+        plan = self.plans.pop(0) if len(self.plans) > 1 else self.plans[0]
+        if callable(plan):
+            plan = plan(checkin)
+        key = None if checkin.node_key else self.world.NODE_KEY
+        return Answer(plan, self.world.NOW, key, self.trust)
+
+    def load(self, kernel, initrd, line):
+        self.loaded = kernel.read_bytes(), initrd.read_bytes(), line
+        kernel.unlink()
+        initrd.unlink()
+        if self.load_fails:
+            raise VnfsbuildError(self.load_fails)
+
+    def start(self):
+        raise Jumped
+
+    def tell(self, line):
+        self.told.append(line)
+        if self.ends_at and self.ends_at in line:
+            raise Ended
+
+    ends_at = ""
+
+    def boot(self, *plans, ends_at=""):
+        self.plans = list(plans)
+        self.ends_at = ends_at
+        self.server.answer = self.answer
+        Bootstrap(
+            Machine(
+                (self.world.NODE_ID, "52:54:00:00:00:99"), "0" * 8 + "-0000" * 3 + "-" + "1" * 12
+            ),
+            self.site,
+            self.make_client(self.site),
+            description=self.description,
+            run=self.run,
+            tell=self.tell,
+            set_clock=lambda seconds: self.clock.append(seconds),
+            pace=PACE,
+            jump=Jump(self.load, self.start),
+        ).run()
+
+    def plan(self, **changes):
+        return self.capsule.plan(self.mirrors[0].base, **changes)
+
+
+@pytest.fixture
+def stage(world, tmp_path, node_server, mirrors, keys, make_client, authority):
+    return Stage(world, tmp_path, node_server, mirrors, keys, make_client, authority)
+
+
+def members(archive):
+    """Return name → (mode, content) of a newc archive, read by the specification."""
+    found, file = {}, io.BytesIO(archive)
+    while True:
+        header = file.read(110)
+        assert header[:6] == b"070701"
+        fields = [int(header[6 + 8 * n : 14 + 8 * n], 16) for n in range(13)]
+        name = file.read(fields[11])[:-1].decode()
+        file.seek(-file.tell() % 4, io.SEEK_CUR)
+        if name == "TRAILER!!!":
+            return found
+        found[name] = fields[1], file.read(fields[6])
+        file.seek(-file.tell() % 4, io.SEEK_CUR)
+
+
+def test_a_node_waits_is_given_a_capsule_and_jumps(stage, world):
+    overlay = b"tar" * 777
+    stage.server.overlays[digest_of(overlay)] = overlay
+    planned = PlannedOverlay(digest_of(overlay), len(overlay))
+    with pytest.raises(Jumped):
+        stage.boot(world.waiting(), stage.plan(overlay=planned))
+    kernel, initrd, line = stage.loaded
+    assert kernel == stage.capsule.kernel
+    assert line == "console=ttyS0 quiet panic=60"
+    start = len(stage.capsule.initrd)
+    assert initrd[:start] == stage.capsule.initrd
+    assert initrd[start:512] == b"\0" * (512 - start)
+    files = members(initrd[512:])
+    assert files["vnfs/layers/00-rootfs.squashfs"] == (0o100644, stage.capsule.layers[0])
+    assert files["vnfs/layers/01-modules.squashfs"] == (0o100644, stage.capsule.layers[1])
+    assert files["vnfs/overlay.tar"] == (0o100600, overlay)
+    assert files["vnfs/site/trust.json"] == (0o100644, stage.site.trust)
+    mode, text = files["vnfs/node.json"]
+    assert mode == 0o100600
+    node = json.loads(text)
+    boot_id = stage.server.checkins[0].boot_id
+    assert node == {
+        "bootId": boot_id,
+        "capsule": stage.capsule.digest,
+        "checkinSeconds": 7,
+        "hwaddrs": [world.NODE_ID, "52:54:00:00:00:99"],
+        "name": "n00001",
+        "nodeId": world.NODE_ID,
+        "nodeKey": world.NODE_KEY,
+        "uuid": "00000000-0000-0000-0000-111111111111",
+    }
+    states = list(dict.fromkeys(stage.server.states()))
+    assert states == ["init", "fetching", "booting"]
+    assert {checkin.boot_id for checkin in stage.server.checkins} == {boot_id}
+    assert "n00001: waiting: no capsule is assigned" in stage.told
+    assert set(stage.clock) == {world.NOW}
+
+
+def test_the_key_is_sent_from_the_second_check_in_on(stage, world):
+    with pytest.raises(Jumped):
+        stage.boot(stage.plan())
+    keys = [checkin.node_key for checkin in stage.server.checkins]
+    assert keys[0] is None
+    assert set(keys[1:]) == {world.NODE_KEY}
+
+
+def test_a_waiting_node_holds_a_long_poll_on_its_plan(stage, world):
+    seen = threading.Event()
+
+    def held(checkin):
+        if checkin.wait_seconds:
+            assert checkin.wait_seconds == PACE.poll_seconds
+            assert checkin.plan == plan_digest(world.waiting())
+            seen.set()
+            return stage.plan()
+        return world.waiting()
+
+    with pytest.raises(Jumped):
+        stage.boot(held)
+    assert seen.is_set()
+
+
+def test_a_reason_is_told_once_until_it_changes(stage, world):
+    plans = [world.waiting("one")] * 3 + [world.waiting("two")] * 2 + [stage.plan()]
+    with pytest.raises(Jumped):
+        stage.boot(*plans)
+    assert [line for line in stage.told if "waiting" in line] == [
+        "n00001: waiting: one",
+        "n00001: waiting: two",
+    ]
+
+
+def swap(stage, old, new):
+    stage.mirrors[0].blobs["/blobs/" + digest_of(old).replace(":", "/")] = new
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ("manifest", "manifest: found digest"),
+        ("config", "config: found digest"),
+        ("envelope", "signature: found digest"),
+        ("kernel", "kernel: found digest"),
+        ("initrd", "initrd: found digest"),
+        ("layers", r"layer 0 \(rootfs\): found digest"),
+    ],
+)
+def test_a_flipped_bit_is_refused_in_words_and_tried_again(stage, part, told):
+    good = getattr(stage.capsule, part)
+    good = good[0] if part == "layers" else good
+    bad = bytes([good[0] ^ 1]) + good[1:]
+    swap(stage, good, bad)
+
+    def mended(checkin):
+        if checkin.state == "failed":
+            swap(stage, good, good)
+        return stage.plan()
+
+    with pytest.raises(Jumped):
+        stage.boot(mended)
+    (failed,) = [checkin for checkin in stage.server.checkins if checkin.state == "failed"]
+    name = f"debian-13-minimal@{stage.capsule.digest[7:19]}"
+    assert failed.detail.startswith(f"refused {name}: ")
+    assert re.search(told, failed.detail)
+    assert failed.capsule == stage.capsule.digest
+    assert any(line.startswith(failed.detail) for line in stage.told)
+
+
+def refused(stage, told, *plans):
+    """Let the node try until it says *told*; nothing was loaded."""
+    with pytest.raises(Ended):
+        stage.boot(*(plans or [stage.plan()]), ends_at=told)
+    assert stage.loaded is None
+    assert not [path for path in stage.run.rglob("*") if path.is_file()]
+
+
+def test_payloads_are_not_asked_for_before_the_verdict(stage, world, keys):
+    stage.capsule = world.TestCapsule(dataclasses.replace(keys, signer=keys.root))
+    stage.mirrors[0].add(*stage.capsule.blobs)
+    refused(stage, "signed by 0 trusted keys and by untrusted")
+    asked = {path.rpartition("/")[2] for path, _ in stage.mirrors[0].requests}
+    payloads = (stage.capsule.kernel, stage.capsule.initrd, *stage.capsule.layers)
+    assert not asked & {digest_of(data)[7:] for data in payloads}
+
+
+def test_an_unsigned_capsule_is_refused(stage):
+    planned = dataclasses.replace(stage.capsule.planned(), signatures=())
+    refused(stage, "not signed", stage.plan(capsule=planned))
+
+
+def test_a_plan_for_another_node_is_not_acted_on(stage):
+    refused(
+        stage,
+        "the plan is for node 52:54:00:00:00:02, this node is another",
+        stage.plan(node_id="52:54:00:00:00:02"),
+    )
+    assert not stage.mirrors[0].requests
+
+
+def test_a_capsule_of_another_name_is_refused(stage):
+    refused(stage, "the plan says 'other'", stage.plan(capsule=stage.capsule.planned(name="other")))
+
+
+def test_a_bootstrap_is_no_capsule(stage, world, keys):
+    stage.capsule = world.TestCapsule(keys, artifact_type=m.BOOTSTRAP, layers=())
+    stage.mirrors[0].add(*stage.capsule.blobs)
+    refused(stage, "expected a capsule")
+
+
+def test_a_capsule_that_needs_a_newer_bootstrap_is_refused(stage, world, keys):
+    stage.capsule = world.TestCapsule(keys, bootstrap_protocol=2)
+    stage.mirrors[0].add(*stage.capsule.blobs)
+    refused(stage, "needs a bootstrap of protocol 2, this one speaks 1")
+
+
+@pytest.mark.parametrize("method", ["local", "rescue"])
+def test_a_method_that_is_not_known_is_told(stage, method):
+    refused(
+        stage, f"method {method}: this bootstrap knows kexec and pivot", stage.plan(method=method)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"expires": 1}, "has expired"),
+        ({"least_serial": 4}, "found serial 3, expected at least 4"),
+        ({"roots": ()}, "trust.json of site.cpio"),
+    ],
+)
+def test_the_sites_trust_decides(stage, world, authority, keys, change, told):
+    trust = keys.trust(**{**change, "roots": [keys.signer] if "roots" in change else None})
+    stage.site = world.write_site(stage.site_directory, authority, [stage.server.url], trust)
+    refused(stage, told)
+
+
+def test_a_newer_trust_of_an_answer_counts_and_goes_into_the_capsule(stage, world, keys):
+    newer = keys.trust(version=2)
+    stage.trust = world.b64(newer)
+    with pytest.raises(Jumped):
+        stage.boot(stage.plan())
+    assert members(stage.loaded[1][512:])["vnfs/site/trust.json"][1] == newer
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"version": 2, "least_serial": 4}, "found serial 3, expected at least 4"),
+        ({"version": 0}, "found version 0, expected at least 1"),
+    ],
+)
+def test_a_trust_of_an_answer_may_forbid_and_never_be_older(stage, world, keys, change, told):
+    stage.trust = world.b64(keys.trust(**change))
+    refused(stage, told)
+
+
+def test_a_trust_of_an_answer_must_be_signed_by_the_root_of_the_site(stage, world, keys):
+    other = world.Keys(signer=keys.signer)
+    stage.trust = world.b64(other.trust(version=2))
+    refused(stage, "trust.json of the answer: signed by 0 root keys of version 1")
+
+
+def test_an_overlay_with_other_bytes_is_refused(stage):
+    planned = PlannedOverlay(digest_of(b"right"), 5)
+    stage.server.overlays[planned.digest] = b"wrong"
+    refused(stage, "overlay: found digest", stage.plan(overlay=planned))
+
+
+def test_a_kernel_that_cannot_be_loaded_is_told_and_tried_again(stage):
+    stage.load_fails = "kexec: Key was rejected by service"
+
+    def plan(checkin):
+        if checkin.state == "failed":
+            stage.load_fails = None
+        return stage.plan()
+
+    with pytest.raises(Jumped):
+        stage.boot(plan)
+    failed = [checkin.detail for checkin in stage.server.checkins if checkin.state == "failed"]
+    assert len(failed) == 1
+    assert failed[0].endswith("kexec: Key was rejected by service")
+
+
+def test_a_new_plan_ends_the_pause_after_a_failure(stage, world):
+    def plan(checkin):
+        if checkin.state == "failed":
+            return world.waiting("taken back")
+        return stage.plan(capsule=dataclasses.replace(stage.capsule.planned(), signatures=()))
+
+    with pytest.raises(Ended):
+        stage.boot(plan, ends_at="waiting: taken back")
+
+
+def test_a_server_that_is_not_there_is_told_and_asked_again(stage, world):
+    left = [2]
+
+    def plan(checkin):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ConnectionError
+        return stage.plan()
+
+    with pytest.raises(Jumped):
+        stage.boot(plan)
+    assert len([line for line in stage.told if line.startswith("no server answers")]) == 2
+
+
+def test_a_server_that_is_gone_meanwhile_does_not_stop_a_boot(stage):
+    def plan(checkin):
+        if checkin.state != "init":
+            raise ConnectionError
+        return stage.plan()
+
+    with pytest.raises(Jumped):
+        stage.boot(plan)
+    assert any("fetching: could not be told to the server" in line for line in stage.told)
+
+
+def test_a_pivot_takes_layers_only_and_leaves_the_jump_to_process_1(stage):
+    stage.description = {"kernelDigest": digest_of(stage.capsule.kernel)}
+    overlay = b"tar"
+    stage.server.overlays[digest_of(overlay)] = overlay
+    stage.boot(stage.plan(method="pivot", overlay=PlannedOverlay(digest_of(overlay), 3)))
+    directory = stage.run / "pivot"
+    assert (stage.run / "pivot.ready").read_text() == f"{directory}\n"
+    found = {
+        str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()
+    }
+    assert found["layers/00-rootfs.squashfs"].read_bytes() == stage.capsule.layers[0]
+    assert sorted(found) == [
+        "layers/00-rootfs.squashfs", "layers/01-modules.squashfs", "node.json", "overlay.tar",
+        "site/ca.pem", "site/site.json", "site/trust.json",
+    ]  # fmt: skip
+    assert found["node.json"].stat().st_mode & 0o777 == 0o600
+    assert found["site/ca.pem"].stat().st_mode & 0o777 == 0o644
+    asked = {path.rpartition("/")[2] for path, _ in stage.mirrors[0].requests}
+    assert digest_of(stage.capsule.kernel)[7:] not in asked
+
+
+def test_a_pivot_into_another_kernel_is_refused(stage):
+    stage.description = {"kernelDigest": digest_of(b"another")}
+    refused(stage, "method pivot: the bootstrap runs the kernel", stage.plan(method="pivot"))
+
+
+def test_what_a_failed_try_left_is_gone(stage):
+    stage.description = {"kernelDigest": digest_of(stage.capsule.kernel)}
+    left = stage.run / "pivot/layers"
+    left.mkdir(parents=True)
+    (left / "99-old.squashfs").write_bytes(b"old")
+    stage.boot(stage.plan(method="pivot"))
+    assert not (left / "99-old.squashfs").exists()
