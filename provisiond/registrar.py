@@ -91,7 +91,8 @@ class Registrar:
             return learned
 
     def _count(self, now: float) -> None:
-        while self._new_nodes and now - self._new_nodes[0] >= 1.0:
+        # The clock may have been set back: what lies ahead of it counts no more either.
+        while self._new_nodes and not 0.0 <= now - self._new_nodes[0] < 1.0:
             self._new_nodes.popleft()
         if len(self._new_nodes) >= self._config.new_nodes_per_second:
             raise TooMany("registration: too many new nodes at once", hint="ask again in a second")

@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 HANDSHAKE_SECONDS = 10
+KEEPALIVE_SECONDS = 75
 SHUTDOWN_SECONDS = 0.5
 """Those who wait are cut off soon: they ask again."""
 
@@ -151,7 +152,12 @@ async def _tcp(
 ) -> AsyncIterator[None]:
     slow = SlowClients()
     slow.watch(app)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+    )
     await runner.setup()
     assert runner.server is not None
     try:

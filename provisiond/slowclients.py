@@ -20,19 +20,20 @@ class SlowClients:
     """Knows which connections have brought a request."""
 
     def __init__(self) -> None:
-        self._served: set[int] = set()
-        self._first_seen: dict[int, float] = {}
+        # The connections themselves, not their ids: those are used again once one is gone.
+        self._served: set[Any] = set()
+        self._first_seen: dict[Any, float] = {}
 
     def watch(self, app: web.Application) -> None:
         """Take note of each connection on which a request of *app* comes."""
 
         @web.middleware
-        async def begin(request: web.Request, handler: Any) -> web.StreamResponse:
-            self._served.add(id(request.protocol))
+        async def note(request: web.Request, handler: Any) -> web.StreamResponse:
+            self._served.add(request.protocol)
             response: web.StreamResponse = await handler(request)
             return response
 
-        app.middlewares.append(begin)
+        app.middlewares.append(note)
 
     async def close_them(self, server: web.Server) -> None:
         """Close slow connections of *server*, for ever."""
@@ -41,13 +42,12 @@ class SlowClients:
             self._close(server, now=time.monotonic())
 
     def _close(self, server: web.Server, *, now: float) -> None:
-        open_now = {id(connection): connection for connection in server.connections}
-        self._served &= set(open_now)
+        open_now = set(server.connections)
+        self._served &= open_now
         self._first_seen = {
-            key: self._first_seen.get(key, now) for key in open_now if key not in self._served
+            connection: self._first_seen.get(connection, now)
+            for connection in open_now - self._served
         }
-        for key, since in self._first_seen.items():
-            if now - since > FIRST_REQUEST_SECONDS:
-                transport = open_now[key].transport
-                if transport is not None:
-                    transport.abort()
+        for connection, since in self._first_seen.items():
+            if now - since > FIRST_REQUEST_SECONDS and connection.transport is not None:
+                connection.transport.abort()

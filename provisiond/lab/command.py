@@ -20,6 +20,7 @@ from provisiond.lab.laboratory import (
     console_tail,
     open_laboratory,
     python_paths,
+    require_root,
 )
 from provisiond.lab.machine import ACCELERATORS, FIRMWARES, make_machines
 from provisiond.lab.run import Wish, boot
@@ -91,6 +92,7 @@ def run(**words: Any) -> None:
     options = RunOptions(**words)
     # As an exception it lets everything that was started be stopped.
     signal.signal(signal.SIGTERM, _terminate)
+    require_root()
     machines = make_machines(
         options.nodes, firmwares=options.firmware, memory_mib=options.memory, cpus=options.cpus
     )
@@ -161,7 +163,9 @@ def report(laboratory: Laboratory, outcomes: Sequence[Outcome], options: RunOpti
     for outcome in outcomes:
         if not outcome.is_ready:
             _tell(f"\n{outcome.name} is not ready: {outcome.reason}")
-            _tell(f"Last lines of its console, {laboratory.console(outcome.machine)}:")
+            console = laboratory.console(outcome.machine)
+            where = f"all: {console}" if options.console_dir else "--console-dir DIR keeps all"
+            _tell(f"Last lines of its console ({where}):")
             _tell(console_tail(laboratory, outcome.machine, CONSOLE_LINES))
         if outcome.failed_units:
             _tell(f"\n{outcome.name}: failed units: {', '.join(outcome.failed_units)}")

@@ -19,7 +19,7 @@ from provisiond.lab.children import Child, Children, last_lines
 from provisiond.lab.machine import Machine, firmware_variables, qemu_args
 from provisiond.lab.network import ADDRESS, BRIDGE, RANGE, Network, open_network
 from provisiond.lab.running import DIRECTORY, PREFIX, registered
-from vnfsbuild.errors import VnfsbuildError
+from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.files import write_atomic
 from vnfsbuild.sandbox import tree_argv
 
@@ -91,8 +91,11 @@ class Laboratory:
         Raises:
             VnfsbuildError: it refuses; nothing is trusted here that a site would not trust.
         """
-        with path.open("rb") as stream:
-            return self.client.upload("/v1/capsules?promote=1", stream, path.stat().st_size)
+        try:
+            with path.open("rb") as stream:
+                return self.client.upload("/v1/capsules?promote=1", stream, path.stat().st_size)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
 
     def console(self, machine: Machine) -> Path:
         """Return the file that the serial console of *machine* is written to."""
@@ -179,6 +182,19 @@ class Laboratory:
                 ) from error
 
 
+def require_root() -> None:
+    """Return when this process may make networks.
+
+    Raises:
+        VnfsbuildError: it may not.
+    """
+    if os.geteuid() != 0:
+        raise VnfsbuildError(
+            "laboratory: found an ordinary user, expected root, who may make networks",
+            hint="sudo provisionctl lab run …",
+        )
+
+
 @contextlib.contextmanager
 def open_laboratory(settings: Settings) -> Iterator[Laboratory]:
     """Make a laboratory with a running node server; all of it is gone when the block ends.
@@ -186,11 +202,7 @@ def open_laboratory(settings: Settings) -> Iterator[Laboratory]:
     Raises:
         VnfsbuildError: not root, or a part of it cannot be started.
     """
-    if os.geteuid() != 0:
-        raise VnfsbuildError(
-            "laboratory: found an ordinary user, expected root, who may make networks",
-            hint="sudo provisionctl lab run …",
-        )
+    require_root()
     directory = Path(tempfile.mkdtemp(dir=DIRECTORY, prefix=PREFIX))
     children = Children()
     try:
