@@ -22,16 +22,17 @@ FLOORS = {
     "vnfsbuild": {
         # Standard library only, Python ≥ 3.9: the agent carries these.
         WORDS: "errors digest dsse reference manifest newc trust verify",
-        MODEL: "fields recipe lock",
-        DECIDE: "inputs mkosi_config layer idmap listing",
-        "3 edges": "tools files places timings progress fetch keys sandbox namespace",
+        MODEL: "fields origins recipe lock",
+        DECIDE: "inputs mkosi_config layer idmap compare variation listing",
+        "3 edges": "tools files places timings progress fetch keys sandbox standin namespace",
         "4 builders": (
-            "sources/ packages users install tree local scripts source ustar capsule blobs"
-            " initrd/ pack/ agentzip"
-            " builder"
+            "sources/ packages users install tree secrets local scripts source ustar capsule blobs"
+            " initrd/ pack/ agentzip builder attachment contents"
         ),
         "5 stores": "storeindex storereader store toolstree",
-        "6 flows": "resolve stages seal build bootstrap describe doctor",
+        "6 flows": (
+            "resolve stages seal build bootstrap rebuild original explain reproduce describe doctor"
+        ),
         "7 surface": "options commands/ cli __main__",
     },
     "provisiond": {
@@ -58,9 +59,6 @@ MORE_OF_VNFSBUILD = {
     "agent/": FLOORS["vnfsbuild"][WORDS],
     "lab/": f"{OF_VNFSBUILD} sandbox toolstree",
 }
-
-LATE = {"lab/": {"ctl", "commands/"}}
-"""Who may import a part that stands below it, inside a function: it is there, but not always."""
 
 WORLD = {
     "os", "subprocess", "socket", "sqlite3", "http", "shutil", "tempfile", "time", "random",
@@ -127,18 +125,12 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def imports_of(path: Path) -> list[tuple[str, bool]]:
-    """Return (dotted name of the module, whether inside a function) for each import."""
-    late = {
-        node
-        for function in ast.walk(tree_of(path))
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
+def imports_of(path: Path) -> list[str]:
+    """Return the dotted names of the modules that *path* imports, inside functions too."""
     found = []
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            found += [(alias.name, node in late) for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{shown(path)}:{node.lineno}: relative import"
             module = node.module or ""
@@ -146,7 +138,7 @@ def imports_of(path: Path) -> list[tuple[str, bool]]:
                 full = f"{module}.{alias.name}"
                 is_module = (ROOT / full.replace(".", "/")).with_suffix(".py").exists()
                 is_folder = (ROOT / full.replace(".", "/") / "__init__.py").exists()
-                found.append((full if is_module or is_folder else module, node in late))
+                found.append(full if is_module or is_folder else module)
     return found
 
 
@@ -160,12 +152,27 @@ def own_entry(dotted: str) -> tuple[str, str] | None:
     return package, f"{first}/" if is_folder and first else first
 
 
+def needs(package: str, entry: str) -> list[str]:
+    """Return what *entry* imports of its package, as the table has it."""
+    imported = {
+        own_entry(dotted)
+        for path in files_of(package)
+        if entry_of(path) == entry
+        for dotted in imports_of(path)
+    }
+    return sorted(found[1] for found in imported if found and found[0] == package)
+
+
 @pytest.mark.parametrize("package", FLOORS)
 def test_every_module_stands_in_the_table_and_the_other_way_round(package):
     there = {entry_of(path) for path in files_of(package)}
     listed = order(package)
     assert sorted(listed) == sorted(set(listed)), "listed twice"
-    assert sorted(there - set(listed)) == [], "say in FLOORS where these belong"
+    missing = [
+        f"{entry}: after {', '.join(needs(package, entry)) or 'nothing'}"
+        for entry in sorted(there - set(listed))
+    ]
+    assert not missing, "say in FLOORS where these belong:\n" + "\n".join(missing)
     assert sorted(set(listed) - there) == [], "these are in FLOORS and nowhere else"
 
 
@@ -173,14 +180,13 @@ def test_every_module_stands_in_the_table_and_the_other_way_round(package):
 def test_a_module_imports_only_what_stands_before_it(path):
     package, entry = path.relative_to(ROOT).parts[0], entry_of(path)
     before = order(package)[: order(package).index(entry) + 1]
-    for dotted, late in imports_of(path):
+    for dotted in imports_of(path):
         found = own_entry(dotted)
         if found is None or not found[1]:
             continue
         other, name = found
         if other == package:
-            allowed = name in before or (late and entry in LATE.get(name, ()))
-            assert allowed, f"imports {dotted}, which stands after {entry}"
+            assert name in before, f"imports {dotted}, which stands after {entry}"
         else:
             assert package == "provisiond", "vnfsbuild never imports provisiond"
             words = MORE_OF_VNFSBUILD.get(entry, OF_VNFSBUILD).split()
@@ -188,18 +194,17 @@ def test_a_module_imports_only_what_stands_before_it(path):
 
 
 def test_the_agent_and_the_laboratory_are_imported_by_nobody_else():
+    """provisionctl loads the laboratory by name, and only when it is used."""
     for path in files_of("provisiond"):
-        for dotted, late in imports_of(path):
+        for dotted in imports_of(path):
             found = own_entry(dotted)
-            apart = found is not None and found[1] in ("agent/", "lab/")
-            if apart and entry_of(path) != found[1]:
-                assert late, f"{shown(path)} imports {dotted}"
-                assert entry_of(path) in LATE.get(found[1], ()), f"{shown(path)} imports {dotted}"
+            if found is not None and found[1] in ("agent/", "lab/"):
+                assert entry_of(path) == found[1], f"{shown(path)} imports {dotted}"
 
 
 @pytest.mark.parametrize("path", PURE_FILES, ids=shown)
 def test_a_pure_module_does_not_touch_the_world(path):
-    for dotted, _ in imports_of(path):
+    for dotted in imports_of(path):
         assert dotted.partition(".")[0] not in WORLD, f"imports {dotted}"
         assert dotted != "urllib.request"
     for node in ast.walk(tree_of(path)):
@@ -218,7 +223,7 @@ def test_a_pure_module_does_not_touch_the_world(path):
 )
 def test_what_nodes_carry_is_standard_library_and_old_python(path):
     ast.parse(path.read_text(encoding="utf-8"), feature_version=OLD_PYTHON)
-    for dotted, _ in imports_of(path):
+    for dotted in imports_of(path):
         top = dotted.partition(".")[0]
         assert top in sys.stdlib_module_names or top in FLOORS, f"imports {dotted}"
     for node in ast.walk(tree_of(path)):
@@ -230,7 +235,7 @@ def test_programs_are_started_in_one_place(path):
     name = shown(path)
     if name in RUN_PROGRAMS or name.startswith("provisiond/agent/"):
         return
-    assert "subprocess" not in {dotted for dotted, _ in imports_of(path)}
+    assert "subprocess" not in imports_of(path)
     calls = {ast.unparse(n.func) for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call)}
     assert not calls & {"os.system", "os.popen", "os.execv", "os.execvp", "os.posix_spawn"}
 
@@ -239,7 +244,7 @@ def test_sql_is_spoken_in_one_place():
     speakers = {
         shown(path)
         for path in ALL_FILES
-        for dotted, _ in imports_of(path)
+        for dotted in imports_of(path)
         if dotted.partition(".")[0] in ("sqlite3", "sqlalchemy")
     }
     assert speakers <= {"provisiond/nodedb.py"}

@@ -99,6 +99,10 @@ def write_initrd(members: Members, out: Path, *, tools: Path) -> None:
         write_archive(members, plain)
         plain.flush()
         run(tree_argv(tools, "zstd", zstd_argv(Path(plain.name), out)))
+    with out.open("ab") as file:
+        # Loaders may join it with the next archive as it is, and the kernel looks for a cpio header
+        # only at multiples of four. It skips zeros.
+        file.write(newc.padding(file.tell()))
     out.chmod(0o644)
 
 
