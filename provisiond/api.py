@@ -25,7 +25,7 @@ from provisiond.dnsmasq_config import BIOS_LOADER, EFI_LOADER
 from provisiond.model import parse_hwaddr
 from provisiond.nodedb import DatabaseError
 from provisiond.protocol import MAX_CHECKIN_BYTES, parse_checkin, render_answer
-from provisiond.refusals import NotThere, Refused, TooMany
+from provisiond.refusals import UPLOADED, NotThere, Refused, TooMany
 from provisiond.service import Service
 from vnfsbuild.digest import READ_SIZE_BYTES, Digest, parse_digest
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
@@ -222,13 +222,21 @@ class _AdminRoutes:
                 async for chunk in request.content.iter_chunked(READ_SIZE_BYTES):
                     await asyncio.to_thread(file.write, chunk)
                 file.flush()
-                stored = await self._administration.import_file(Path(file.name), promote=promote)
+                stored = await self._import(Path(file.name), promote=promote)
         except OSError as error:
             raise VnfsbuildError(
                 f"{self._incoming}: {error.strerror}; nothing was imported",
                 hint=f"df -h {self._incoming} shows how much space there is",
             ) from error
         return web.json_response(stored)
+
+    async def _import(self, path: Path, *, promote: bool) -> dict[str, Any]:
+        try:
+            return await self._administration.import_file(path, promote=promote)
+        except VnfsbuildError as error:
+            # Whoever uploaded it knows it by another name.
+            error.message = error.message.replace(str(path), UPLOADED)
+            raise
 
     async def events(self, request: web.Request) -> web.Response:
         since = _number(request, "since", most=2**53)

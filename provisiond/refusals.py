@@ -15,3 +15,8 @@ class TooMany(VnfsbuildError):
 
 class NotThere(InputError):
     """What was asked for does not exist, or not any more."""
+
+
+UPLOADED = "the uploaded capsule"
+"""What stands in messages for the file that an upload is kept in for a while; the client, who knows
+what the person called it, says that instead."""

@@ -12,8 +12,9 @@ import click
 
 from provisiond.client import Client
 from provisiond.commands.context import Context
+from provisiond.refusals import UPLOADED
 from vnfsbuild.digest import short
-from vnfsbuild.errors import InputError
+from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.listing import render_document, render_size, render_table
 from vnfsbuild.places import find_places
 from vnfsbuild.progress import bar
@@ -89,6 +90,9 @@ def _upload(client: Client, path: str, file: Path, *, label: str | None = None) 
             with bar(f"import {label or file.name}", total_bytes=size_bytes) as advance:
                 told = _Told(stream, advance)
                 return client.upload(path, told, size_bytes)  # type: ignore[arg-type]
+    except VnfsbuildError as error:
+        error.message = error.message.replace(UPLOADED, label or str(file))
+        raise
     except IsADirectoryError as error:
         raise InputError(f"{file}: found a directory, expected a .vnfs file") from error
     except FileNotFoundError as error:
