@@ -23,15 +23,16 @@ FLOORS = {
         # Standard library only, Python ≥ 3.9: the agent carries these.
         WORDS: "errors digest dsse reference manifest newc trust verify",
         MODEL: "fields origins recipe lock",
-        DECIDE: "inputs mkosi_config layer idmap compare variation listing",
+        DECIDE: "inputs mkosi_config layer idmap compare variation changes listing",
         "3 edges": "tools files places timings progress fetch keys sandbox standin namespace",
         "4 builders": (
-            "sources/ packages users install tree secrets local scripts source ustar capsule blobs"
-            " initrd/ pack/ agentzip builder attachment contents"
+            "sources/ packages recipefiles users install tree secrets local scripts source ustar"
+            " packageset vendored capsule blobs initrd/ pack/ agentzip builder attachment contents"
         ),
         "5 stores": "storeindex storereader store toolstree",
         "6 flows": (
-            "resolve stages seal build bootstrap rebuild original explain reproduce describe doctor"
+            "newlock resolve stages seal build bootstrap rebuild original explain reproduce"
+            " describe doctor"
         ),
         "7 surface": "options commands/ cli __main__",
     },

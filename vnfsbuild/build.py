@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from vnfsbuild.agentzip import render_agent
 from vnfsbuild.errors import InputError
 from vnfsbuild.initrd.capsule import build_capsule_initrd
 from vnfsbuild.keys import find_signing_key
+from vnfsbuild.layer import split_layers
 from vnfsbuild.lock import Lock
 from vnfsbuild.manifest import CAPSULE, LAYER_SQUASHFS, Config, Kernel
-from vnfsbuild.pack.squashfs import MODULES, ROOTFS_EXCLUDES, pack_squashfs
+from vnfsbuild.namespace import call_with, verify_host
+from vnfsbuild.pack.squashfs import pack_squashfs
 from vnfsbuild.places import Places
-from vnfsbuild.recipe import Recipe
 from vnfsbuild.resolve import LoadedRecipe, load_or_make_lock, load_recipe, source_paths
 from vnfsbuild.seal import BuiltCapsule as BuiltCapsule  # what this flow returns
-from vnfsbuild.seal import Payloads, seal
+from vnfsbuild.seal import Payloads, attach_packages, seal
 from vnfsbuild.source import pack_source
-from vnfsbuild.stages import build_tree, open_workspace
+from vnfsbuild.stages import (
+    Job,
+    Made,
+    fetch_inputs,
+    make_tree,
+    open_workspace,
+    recipe_ids,
+)
+from vnfsbuild.standin import resolve_stand_ins
 from vnfsbuild.store import Store
 from vnfsbuild.timings import Timings
-from vnfsbuild.toolstree import ensure_locked_tree
+from vnfsbuild.tree import list_tree
 
 BOOTSTRAP_PROTOCOL = 1
 """What a bootstrap must speak to boot the capsules that are built here."""
 
 LAYERS = ("rootfs", "modules")
+KERNEL = "kernel"
+"""The file of it, in the workspace."""
 
 
 def build_capsule(
-    recipe_dir: Path, places: Places, *, timings: Timings, key_name: str | None
+    recipe_dir: Path,
+    places: Places,
+    *,
+    timings: Timings,
+    key_name: str | None,
+    with_packages: bool = False,
 ) -> BuiltCapsule:
     """Build the capsule of the recipe in *recipe_dir*, sign it and add it to the store.
 
     *key_name* names the key that signs; None: the site's only one, or none when it has none.
+    *with_packages*: all packages that it was made of are kept beside it in the store.
 
     Raises:
         InputError: recipe, lock or key cannot be used as they are.
@@ -42,30 +60,58 @@ def build_capsule(
     loaded = load_recipe(recipe_dir)
     recipe = loaded.recipe
     key = find_signing_key(places.site, key_name)
+    verify_host()
     with timings.stage("lock"):
         lock = load_or_make_lock(loaded, cache=places.cache)
+    tools_tree = fetch_inputs(loaded, lock, places=places, timings=timings)
     with open_workspace(lock, places=places) as workspace:
-        agent = render_agent() if recipe.agent else None
-        root = build_tree(
-            loaded, lock, places=places, workspace=workspace, agent=agent, timings=timings
+        job = Job(
+            loaded=loaded,
+            lock=lock,
+            places=places,
+            workspace=workspace,
+            tools_tree=tools_tree,
+            agent=render_agent() if recipe.agent else None,
         )
-        version, kernel = find_kernel(root, where=str(recipe_dir))
-        tools = ensure_locked_tree("build", places.cache, lock.tools)
-        layers = _pack_layers(root, tools, recipe, lock, workspace, timings)
-        initrd = workspace / "initrd"
-        with timings.stage("initrd"):
-            build_capsule_initrd(
-                root, tools, version, initrd, extra_modules=recipe.kernel.initrd_modules
-            )
+        made = call_with(recipe_ids(recipe), make_payloads, job)
+        timings.add(made.seconds)
         payloads = Payloads(
             source=pack_source(source_paths(loaded)),
-            kernel=kernel,
-            initrd=initrd,
-            layers=[(LAYER_SQUASHFS, path) for path in layers],
+            kernel=made.kernel,
+            initrd=made.initrd,
+            layers=[(LAYER_SQUASHFS, path) for path in made.layers],
         )
-        config = make_config(loaded, lock, version, LAYERS)
+        config = make_config(loaded, lock, made.kernel_version, LAYERS)
+        store = Store(places.store)
         with timings.stage("seal"):
-            return seal(Store(places.store), CAPSULE, config, payloads, key=key)
+            built = seal(store, CAPSULE, config, payloads, key=key)
+        if with_packages:
+            with timings.stage("package set"):
+                attach_packages(store, built, lock, cache=places.cache, work=workspace)
+        return built
+
+
+def make_payloads(job: Job) -> Made:
+    """Return what *job* becomes, as root: tree, layers, initrd.
+
+    Raises:
+        VnfsbuildError: a stage failed.
+    """
+    timings = Timings()
+    root = make_tree(job, timings=timings)
+    version = keep_kernel(root, job)
+    layers = _pack_layers(root, job, timings)
+    initrd = job.workspace / "initrd"
+    with timings.stage("initrd"):
+        extra = job.loaded.recipe.kernel.initrd_modules
+        build_capsule_initrd(root, job.tools_tree, version, initrd, extra_modules=extra)
+    return Made(
+        kernel_version=version,
+        kernel=job.workspace / KERNEL,
+        initrd=initrd,
+        layers=layers,
+        seconds=timings.seconds,
+    )
 
 
 def make_config(
@@ -97,28 +143,25 @@ def find_kernel(root: Path, *, where: str) -> tuple[str, Path]:
     return found[0].name.removeprefix("vmlinuz-"), found[0]
 
 
-def _pack_layers(
-    root: Path, tools: Path, recipe: Recipe, lock: Lock, workspace: Path, timings: Timings
-) -> list[Path]:
-    # Kernel modules are a layer of their own: they dominate every update of a kernel, and are
-    # untouched by all others.
-    rootfs, modules = (workspace / f"{name}.squashfs" for name in LAYERS)
+def keep_kernel(root: Path, job: Job) -> str:
+    """Put the kernel of the tree *root* beside it, where the user can read it; return its version.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    version, kernel = find_kernel(root, where=str(job.loaded.directory))
+    shutil.copyfile(kernel, job.workspace / KERNEL)
+    return version
+
+
+def _pack_layers(root: Path, job: Job, timings: Timings) -> tuple[Path, ...]:
+    recipe, epoch = job.loaded.recipe, job.lock.epoch
     with timings.stage("pack"):
-        pack_squashfs(
-            tools,
-            root,
-            rootfs,
-            epoch=lock.epoch,
-            level=recipe.rootfs.level,
-            excludes=(*ROOTFS_EXCLUDES, *recipe.exclude),
-        )
-        pack_squashfs(
-            tools,
-            root,
-            modules,
-            epoch=lock.epoch,
-            level=recipe.rootfs.level,
-            excludes=recipe.exclude,
-            only=MODULES,
-        )
-    return [rootfs, modules]
+        layers = split_layers(resolve_stand_ins(list_tree(root), root), exclude=recipe.exclude)
+        paths = []
+        for name in LAYERS:
+            path = job.workspace / f"{name}.squashfs"
+            level = recipe.rootfs.level
+            pack_squashfs(job.tools_tree, layers[name], root, path, epoch=epoch, level=level)
+            paths.append(path)
+    return tuple(paths)

@@ -119,8 +119,13 @@ def make_head(manifest_bytes: bytes, config_bytes: bytes, envelopes: Iterable[by
     )
 
 
-def make_referrers(manifest_bytes: bytes, envelopes: Iterable[bytes]) -> Referrers:
-    """Return what ties *envelopes* to the capsule with this manifest."""
+def make_referrers(
+    manifest_bytes: bytes, envelopes: Iterable[bytes], others: Iterable[IndexEntry] = ()
+) -> Referrers:
+    """Return what ties *envelopes* to the capsule with this manifest.
+
+    *others* are entries of referrers that are no signatures: a store lists them beside these.
+    """
     pairs = sorted(
         (
             (render_signature_manifest(make_signature_manifest(manifest_bytes, data)), data)
@@ -133,7 +138,7 @@ def make_referrers(manifest_bytes: bytes, envelopes: Iterable[bytes]) -> Referre
         for manifest, _ in pairs
     ]
     return Referrers(
-        index=render_index(entries),
+        index=render_index(sorted([*entries, *others], key=lambda entry: entry[0].digest)),
         manifests=tuple(manifest for manifest, _ in pairs),
         envelopes=tuple(data for _, data in pairs),
     )

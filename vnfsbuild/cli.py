@@ -28,11 +28,14 @@ VERBS = {
     "build": ("build", "Build the capsule of RECIPE, sign it, and add it to the store."),
     "doctor": ("doctor", "Tell all that this machine lacks."),
     "export": ("export", "Write a capsule of the store to a file."),
+    "fetch": ("fetch", "Bring the packages of RECIPE's lock into the cache."),
     "import": ("import_", "Verify the capsule in a file and add it to the store."),
     "keys": ("keys", "Make and list the keys that sign capsules."),
     "list": ("list", "List the capsules of the store."),
-    "lock": ("lock", "Renew the lock of RECIPE: what its words mean today."),
+    "lock": ("lock", "Write the lock of RECIPE: which packages it means, exactly."),
+    "reproduce": ("reproduce", "Build a capsule again from the source in it, and compare."),
     "show": ("show", "Show what a capsule consists of and who signed it."),
+    "vendor": ("vendor", "Write a repository of exactly what RECIPE's lock names."),
     "verify": ("verify", "Verify every byte of a capsule, and who signed it."),
 }
 """Verb → its module in commands/, and its line in ``--help``, which loads none of them."""

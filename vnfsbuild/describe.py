@@ -54,6 +54,14 @@ def describe_capsule(capsule: StoredCapsule, standing: Standing) -> dict[str, An
         "signatures": [
             {"keyId": keyid, "name": standing.names.get(keyid)} for keyid in capsule.signers
         ],
+        "attachments": [
+            {
+                "type": item.artifact_type,
+                "digest": item.blob.digest,
+                "sizeBytes": item.blob.size_bytes,
+            }
+            for item in capsule.attachments
+        ],
         "trusted": trusted,
         "reason": reason,
     }
@@ -95,6 +103,10 @@ def render_facts(facts: Mapping[str, Any]) -> str:
     rows = [
         (item["role"], render_size(item["sizeBytes"]), item["digest"], item["mediaType"])
         for item in facts["payloads"]
+    ]
+    rows += [
+        ("(beside it)", render_size(item["sizeBytes"]), item["digest"], item["type"])
+        for item in facts["attachments"]
     ]
     told = "\n".join(f"{label + ':':<14}{text}" for label, text in lines)
     return f"{told}\n\n{render_table(('PAYLOAD', 'SIZE', 'DIGEST', 'TYPE'), rows)}"

@@ -8,13 +8,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import pwd
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnfsbuild import tools
+from vnfsbuild import namespace, tools
 from vnfsbuild.errors import VnfsbuildError
 from vnfsbuild.listing import render_size, render_table
 from vnfsbuild.places import Places
@@ -29,7 +28,6 @@ PROGRAMS = {
 PACKAGES = {
     **tools.PACKAGES,
     "apt-config": "apt",
-    "newgidmap": "uidmap",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
 }
@@ -161,19 +159,23 @@ def _keyring() -> Finding:
 
 
 def _identity() -> list[Finding]:
-    """Root builds at once; an ordinary user needs subordinate ids and the programs to map them."""
+    """Root builds at once; an ordinary user needs a user namespace, and ids to fill it."""
     if os.geteuid() == 0:
         return [Finding(purpose="build", what="user", ok=True, detail="root")]
-    name = pwd.getpwuid(os.geteuid()).pw_name
-    findings = [_program("build", program) for program in ("newuidmap", "newgidmap")]
-    for path in (Path("/etc/subuid"), Path("/etc/subgid")):
-        found = path.is_file() and any(
-            line.split(":")[0] in (name, str(os.geteuid()))
-            for line in path.read_text(encoding="utf-8").splitlines()
+    lacking = namespace.find_lacking()
+    if not lacking:
+        detail = "an ordinary user, with a namespace of their own"
+        return [Finding(purpose="build", what="user", ok=True, detail=detail)]
+    return [
+        Finding(
+            purpose="build",
+            what="user",
+            ok=False,
+            detail=f"an ordinary user, who lacks {item.what}; try: {item.remedy}",
+            package=item.package,
         )
-        detail = f"ids for {name}" if found else f"no line for {name}: usermod --add-subuids …"
-        findings.append(Finding(purpose="build", what=str(path), ok=found, detail=detail))
-    return findings
+        for item in lacking
+    ]
 
 
 def _namespaces(purpose: str) -> Finding:

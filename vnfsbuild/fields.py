@@ -51,6 +51,10 @@ class Table:
         """Note a *fault* of the value at *key*."""
         self._faults.add(self._at(key), fault)
 
+    def has(self, key: str) -> bool:
+        """Tell whether there is a value at *key*, whatever it is."""
+        return self._get(key) is not None
+
     def text(
         self,
         key: str,

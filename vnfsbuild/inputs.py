@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from vnfsbuild.digest import Digest, digest_of, render_json
-from vnfsbuild.lock import Lock, LockedFile, LockedPackage
-from vnfsbuild.recipe import Recipe
+from vnfsbuild.lock import Lock, LockedFile, LockedKey, LockedPackage
+from vnfsbuild.recipe import Recipe, SystemUser
 
 INSTALL_FORMAT = 1
 """Grows when the same inputs give another tree: rules of ours changed."""
@@ -28,6 +28,7 @@ class InstallInputs:
     recommends: bool
     packages: tuple[LockedPackage, ...]
     tools: tuple[LockedPackage, ...]
+    users: tuple[SystemUser, ...] = ()
 
     @property
     def digest(self) -> Digest:
@@ -50,12 +51,26 @@ def make_install_inputs(recipe: Recipe, lock: Lock) -> InstallInputs:
         recommends=recipe.packages.recommends,
         packages=lock.packages,
         tools=lock.tools,
+        users=recipe.users,
     )
 
 
-def find_stale(lock: Lock, *, recipe: Digest, files: Iterable[LockedFile]) -> list[str]:
-    """Return in words what is not as it was when *lock* was made; empty when it is fresh."""
-    stale = [] if lock.recipe == recipe else ["recipe.toml was changed"]
+def find_stale(
+    lock: Lock,
+    *,
+    recipe: Digest,
+    files: Iterable[LockedFile],
+    keys: Iterable[LockedKey] = (),
+) -> list[str]:
+    """Return in words what is not as it was when *lock* was made; empty when it is fresh.
+
+    *keys* are those of the recipe today, for telling which of them were changed.
+    """
+    stale = []
+    if lock.recipe != recipe:
+        were, are = set(lock.recipe_keys), set(keys)
+        changed = ", ".join(sorted({item.key for item in were ^ are}))
+        stale.append(f"recipe.toml was changed: {changed or 'comments'}")
     before = {item.path: item for item in lock.files}
     now = {item.path: item for item in files}
     for path in sorted(before.keys() | now.keys()):

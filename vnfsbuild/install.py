@@ -9,19 +9,24 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from vnfsbuild import tools
 from vnfsbuild.errors import VnfsbuildError
 from vnfsbuild.inputs import InstallInputs
 from vnfsbuild.lock import LockedPackage
 from vnfsbuild.mkosi_config import OUTPUT, MkosiPlaces, render_mkosi
-from vnfsbuild.sandbox import MKOSI
+from vnfsbuild.sandbox import HOST_NAME, MKOSI, SET_HOST_NAME
 
 
 def mkosi_argv(places: MkosiPlaces) -> list[str]:
-    """Return the argv that builds what the configuration of *places* says, without a network."""
+    """Return the argv that builds what the configuration of *places* says, without a network.
+
+    Packages that ask for the host's name, as many do that make a certificate, get ours.
+    """
     return [
-        "unshare", "--net", "--",
+        "unshare", "--net", "--uts", "--",
+        sys.executable, "-SI", "-c", SET_HOST_NAME, HOST_NAME,
         sys.executable, "-m", "mkosi",
         "--directory", str(places.config),
         "--force",
@@ -66,8 +71,16 @@ def file_name(package: LockedPackage) -> str:
     return f"{package.name}_{version}_{package.architecture}.deb"
 
 
-def build_install(inputs: InstallInputs, places: MkosiPlaces, *, log: Path) -> Path:
+def build_install(
+    inputs: InstallInputs,
+    places: MkosiPlaces,
+    *,
+    log: Path,
+    skeleton: Mapping[str, bytes] = MappingProxyType({}),
+) -> Path:
     """Return the root tree that mkosi makes of *inputs*; its output goes to the file *log*.
+
+    It starts with the files of *skeleton*: path below the root → content.
 
     Raises:
         VnfsbuildError: mkosi failed, or there is no space; the message names *log*.
@@ -81,7 +94,7 @@ def build_install(inputs: InstallInputs, places: MkosiPlaces, *, log: Path) -> P
     log.write_text("", encoding="utf-8")
     try:
         with umask(0o022):
-            _write_config(inputs, places)
+            _write_config(inputs, places, skeleton)
             tools.run(mkosi_argv(places), env=mkosi_env(places.tools), cwd=places.config, log=log)
     except tools.ToolError as error:
         raise _mkosi_failed(error, places, log) from error
@@ -104,11 +117,15 @@ def umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _write_config(inputs: InstallInputs, places: MkosiPlaces) -> None:
-    for path, text in render_mkosi(inputs, places).items():
+def _write_config(
+    inputs: InstallInputs, places: MkosiPlaces, skeleton: Mapping[str, bytes]
+) -> None:
+    files = {path: text.encode() for path, text in render_mkosi(inputs, places).items()}
+    files.update({f"mkosi.skeleton/{path}": data for path, data in skeleton.items()})
+    for path, data in files.items():
         target = places.config / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        target.write_bytes(data)
     for directory in (places.output, places.scratch, places.package_cache):
         directory.mkdir(parents=True, exist_ok=True)
 

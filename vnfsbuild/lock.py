@@ -22,6 +22,7 @@ MAX_BYTES = 16 * 1024 * 1024
 _MOST = 2**62
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 _PATH = re.compile(r"(?!/)(?!(.*/)?\.\.(/|\Z))\S+")
 
 
@@ -38,12 +39,24 @@ class LockedFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LockedKey:
+    """A key of the recipe, and what it said: so that people are told which one was changed."""
+
+    key: str
+    """``packages.install``"""
+    digest: Digest
+    """of the value as canonical JSON"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LockedRepository:
     """A repository, and the signed metadata that packages were chosen from."""
 
     id: str
     suite: str
     components: tuple[str, ...]
+    keys: tuple[str, ...]
+    """fingerprints of the keys that had signed it"""
     metadata: Digest
     epoch: int
     """the date that the metadata gives itself"""
@@ -64,6 +77,14 @@ class LockedPackage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LockedBuilder:
+    """What of ours decides bytes: see :mod:`vnfsbuild.builder`."""
+
+    version: str
+    digest: Digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lock:
     """What a recipe meant when it was locked."""
 
@@ -79,6 +100,9 @@ class Lock:
     packages: tuple[LockedPackage, ...]
     tools: tuple[LockedPackage, ...]
     """the tools tree that builds it"""
+    builder: LockedBuilder | None = None
+    """None in locks of versions that named none: those are stale"""
+    recipe_keys: tuple[LockedKey, ...] = ()
 
 
 def render_lock(lock: Lock) -> str:
@@ -92,6 +116,10 @@ def render_lock(lock: Lock) -> str:
         f"release = {_quote(lock.release)}",
         f"architecture = {_quote(lock.architecture)}",
         f"recipe = {_quote(lock.recipe)}",
+        *_render_builder(lock.builder),
+        *_render_rows(
+            "recipe_keys", ({"key": k.key, "digest": k.digest} for k in lock.recipe_keys)
+        ),
         *_render_rows("files", (_render_file(item) for item in lock.files)),
         *_render_rows("repositories", (_render_repository(item) for item in lock.repositories)),
         *_render_rows("packages", (_render_package(item) for item in lock.packages)),
@@ -116,11 +144,14 @@ def parse_lock(text: str, *, where: str) -> Lock:
         release=top.text("release"),
         architecture=top.text("architecture"),
         recipe=Digest(top.matching("recipe", _DIGEST, "a digest")),
+        recipe_keys=tuple(_read_key(table) for table in top.tables("recipe_keys")),
         files=tuple(_read_file(table) for table in top.tables("files")),
         repositories=tuple(_read_repository(table) for table in top.tables("repositories")),
         packages=tuple(_read_package(table) for table in top.tables("packages")),
         tools=tuple(_read_package(table) for table in top.tables("tools")),
+        builder=_read_builder(top.table("builder")) if top.has("builder") else None,
     )
+    _validate_packages(top, lock)
     top.close()
     faults.verify(hint="delete it, and it is made anew by the next build")
     return lock
@@ -129,6 +160,34 @@ def parse_lock(text: str, *, where: str) -> Lock:
 def sort_packages(packages: Iterable[LockedPackage]) -> tuple[LockedPackage, ...]:
     """Return *packages* in the order in which a lock has them."""
     return tuple(sorted(packages, key=lambda item: (item.name, item.architecture, item.version)))
+
+
+def _validate_packages(top: Table, lock: Lock) -> None:
+    known = {item.id for item in lock.repositories}
+    files = {item.path: item.digest for item in lock.files}
+    by_digest: dict[str, LockedPackage] = {}
+    for key, packages in (("packages", lock.packages), ("tools", lock.tools)):
+        names = set()
+        for position, item in enumerate(packages):
+            where = f"{key}[{position}]"
+            if item.name in names:
+                top.fault(where, f"{item.name!r} stands there twice")
+            names.add(item.name)
+            other = by_digest.setdefault(item.sha256, item)
+            if (other.name, other.version) != (item.name, item.version):
+                top.fault(f"{where}.sha256", f"is that of {other.name!r} too")
+            if item.repository == "local":
+                if files.get(item.path) != f"sha256:{item.sha256}":
+                    top.fault(where, f"{item.path!r} is not among files, or with another digest")
+            elif item.repository not in known:
+                top.fault(where, f"{item.repository!r} is not among repositories")
+
+
+def _render_builder(builder: LockedBuilder | None) -> list[str]:
+    if builder is None:
+        return []
+    row = {"version": builder.version, "digest": builder.digest}
+    return [f"builder = {_render_row(row)}"]
 
 
 def _render_file(item: LockedFile) -> dict[str, Any]:
@@ -140,6 +199,7 @@ def _render_repository(item: LockedRepository) -> dict[str, Any]:
         "id": item.id,
         "suite": item.suite,
         "components": list(item.components),
+        "keys": list(item.keys),
         "metadata": item.metadata,
         "epoch": item.epoch,
     }
@@ -159,16 +219,34 @@ def _render_package(item: LockedPackage) -> dict[str, Any]:
 
 def _render_rows(key: str, rows: Iterable[dict[str, Any]]) -> list[str]:
     # A row a line: a new lock reads well as a difference.
-    lines = [
-        "    { " + ", ".join(f"{name} = {_quote(value)}" for name, value in row.items()) + " },"
-        for row in rows
-    ]
+    lines = [f"    {_render_row(row)}," for row in rows]
     return [f"{key} = [", *lines, "]"] if lines else [f"{key} = []"]
+
+
+def _render_row(row: dict[str, Any]) -> str:
+    return "{ " + ", ".join(f"{name} = {_quote(value)}" for name, value in row.items()) + " }"
 
 
 def _quote(value: Any) -> str:
     # JSON's strings, numbers and lists are TOML's too, but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _read_builder(table: Table) -> LockedBuilder:
+    found = LockedBuilder(
+        version=table.text("version"),
+        digest=Digest(table.matching("digest", _DIGEST, "a digest")),
+    )
+    table.close()
+    return found
+
+
+def _read_key(table: Table) -> LockedKey:
+    found = LockedKey(
+        key=table.text("key"), digest=Digest(table.matching("digest", _DIGEST, "a digest"))
+    )
+    table.close()
+    return found
 
 
 def _read_file(table: Table) -> LockedFile:
@@ -186,9 +264,12 @@ def _read_repository(table: Table) -> LockedRepository:
         id=table.text("id"),
         suite=table.text("suite"),
         components=table.texts("components"),
+        keys=table.texts("keys", _FINGERPRINT, "a key's fingerprint"),
         metadata=Digest(table.matching("metadata", _DIGEST, "a digest")),
         epoch=table.number("epoch", most=_MOST),
     )
+    if not found.keys:
+        table.fault("keys", "missing: nobody signed the metadata")
     table.close()
     return found
 

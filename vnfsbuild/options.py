@@ -21,6 +21,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 key_option = click.option(
     "--key", "key_name", metavar="NAME", help="The key that signs; needed when there are several."
 )
+packages_option = click.option(
+    "--with-packages", is_flag=True, help="Keep all packages beside it in the store."
+)
 timings_option = click.option("--timings", is_flag=True, help="Print the seconds of each stage.")
 
 

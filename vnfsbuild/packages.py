@@ -7,24 +7,22 @@ that a damaged disk is noticed and the package fetched once more.
 from __future__ import annotations
 
 import logging
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vnfsbuild.digest import Digest, digest_of_stream
-from vnfsbuild.errors import VnfsbuildError
-from vnfsbuild.fetch import fetch
+from vnfsbuild.errors import VerificationError
+from vnfsbuild.fetch import FetchError, fetch
 from vnfsbuild.files import write_atomic
 from vnfsbuild.lock import LockedPackage
 from vnfsbuild.progress import bar
 from vnfsbuild.sources import deb
-from vnfsbuild.sources.mirror import (
-    Repository,
-    capture_network_settings,
-    find_archive,
-    find_proxies,
-    make_repositories,
-)
+from vnfsbuild.sources.control import parse_stanzas
+from vnfsbuild.sources.mirror import capture_proxies
+from vnfsbuild.sources.origin import Origin, make_urls
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ def package_path(cache: Path, sha256: str) -> Path:
 
 
 def save_stanza(cache: Path, package: LockedPackage, stanza: str) -> None:
-    """Keep what the repository says of *package*: its stanza of the Packages file."""
+    """Keep what the repository says of *package*, for when it has the package no longer."""
     path = _stanza_path(cache, package)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
@@ -45,11 +43,56 @@ def save_stanza(cache: Path, package: LockedPackage, stanza: str) -> None:
 
 
 def load_stanza(cache: Path, package: LockedPackage) -> str:
-    """Return the stanza of *package*, made from the package itself where it was not kept."""
+    """Return the stanza of *package*, made from its file in *cache*.
+
+    Always from the file: a build then follows from the packages alone, on whatever host.
+
+    Raises:
+        VerificationError: the file is of another package than the lock says.
+    """
+    stanza = deb.make_stanza(package_path(cache, package.sha256))
+    verify_stanza(package, stanza, where="its own control file")
+    return stanza
+
+
+def find_stanza(cache: Path, package: LockedPackage) -> str | None:
+    """Return a stanza of *package*, as it was kept or made from its file; None without either.
+
+    Raises:
+        VerificationError: there is one, and it is of another package than the lock says.
+    """
     path = _stanza_path(cache, package)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
-    return deb.make_stanza(package_path(cache, package.sha256))
+        stanza = path.read_text(encoding="utf-8")
+        verify_stanza(package, stanza, where="what its repository said")
+        return stanza
+    if package_path(cache, package.sha256).is_file():
+        return load_stanza(cache, package)
+    return None
+
+
+def verify_stanza(package: LockedPackage, stanza: str, *, where: str) -> None:
+    """Raise unless *stanza* is of *package*; *where* says what it was taken from.
+
+    Raises:
+        VerificationError: it is of another name, version, architecture, size or digest.
+    """
+    fields = next(parse_stanzas(stanza), {})
+    wanted = {
+        "package": package.name,
+        "version": package.version,
+        "architecture": package.architecture,
+        "size": str(package.size_bytes),
+        "sha256": package.sha256,
+    }
+    for key, value in wanted.items():
+        if fields.get(key) != value:
+            raise VerificationError(
+                f"recipe.lock: {package.name} {package.version}: {key} {value!r}, but "
+                f"sha256:{package.sha256[:12]}… is, by {where}, {fields.get('package')} "
+                f"{fields.get('version')} with {key} {fields.get(key)!r}",
+                hint="the lock was edited: take it from git again, or make it anew",
+            )
 
 
 def find_missing(cache: Path, packages: Iterable[LockedPackage]) -> list[LockedPackage]:
@@ -61,14 +104,9 @@ def find_missing(cache: Path, packages: Iterable[LockedPackage]) -> list[LockedP
 
 
 def fetch_locked(
-    packages: Sequence[LockedPackage],
-    *,
-    cache: Path,
-    release: str,
-    components: tuple[str, ...] = ("main",),
-    mirror: str | None = None,
-) -> None:
-    """Bring *packages* into *cache*, from *mirror* or whichever one this host uses.
+    packages: Iterable[LockedPackage], *, cache: Path, origin: Origin | None = None
+) -> int:
+    """Bring *packages* into *cache*, from wherever *origin* says; return how many were missing.
 
     Where nothing is missing no mirror is asked for, nor needed.
 
@@ -77,48 +115,31 @@ def fetch_locked(
     """
     missing = find_missing(cache, packages)
     if missing:
-        repositories = make_repositories(find_archive(mirror), release, components)
-        proxies = find_proxies(capture_network_settings())
-        fetch_packages(missing, make_urls(missing, repositories), cache=cache, proxies=proxies)
-
-
-def make_urls(
-    packages: Iterable[LockedPackage], repositories: Sequence[Repository]
-) -> dict[str, str]:
-    """Return where *packages* are in *repositories*: sha256 → URL.
-
-    Raises:
-        VnfsbuildError: a package is of a repository that is not among them.
-    """
-    uris = {item.id: item.uri for item in repositories}
-    urls = {}
-    for item in packages:
-        if item.repository not in uris:
-            raise VnfsbuildError(
-                f"{item.name}: locked from {item.repository}, of which this host knows no mirror",
-                hint="add it to this host's apt sources: packages come from where they point",
-            )
-        urls[item.sha256] = f"{uris[item.repository]}/{item.path}"
-    return urls
+        urls = make_urls(missing, origin or Origin(), tools=cache / "tools")
+        fetch_packages(missing, urls, cache=cache, proxies=capture_proxies())
+    return len(missing)
 
 
 def fetch_packages(
     packages: Sequence[LockedPackage],
-    urls: Mapping[str, str],
+    urls: Mapping[str, Sequence[str]],
     *,
     cache: Path,
     proxies: Mapping[str, str],
 ) -> None:
-    """Fetch *packages* from *urls* into *cache*, several at once, a bar on a terminal.
+    """Fetch *packages* into *cache*, several at once, a bar on a terminal.
+
+    *urls*: sha256 → where it may be, the best place first; the digest decides.
 
     Raises:
-        FetchError: a mirror failed; what was fetched until then stays.
+        FetchError: no mirror has one of them; what was fetched until then stays.
     """
     package_path(cache, "").mkdir(parents=True, exist_ok=True)
     total_bytes = sum(item.size_bytes for item in packages)
+    health = _Health()
     with bar("packages", total_bytes=total_bytes) as advance, ThreadPoolExecutor(PARALLEL) as pool:
         work = [
-            pool.submit(_fetch_one, item, urls[item.sha256], cache, proxies, advance)
+            pool.submit(_fetch_one, item, urls[item.sha256], cache, proxies, advance, health)
             for item in packages
         ]
         try:
@@ -129,21 +150,53 @@ def fetch_packages(
             raise
 
 
+class _Health:
+    """Which servers did not answer: they are asked last from then on."""
+
+    def __init__(self) -> None:
+        self._failures: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def note(self, url: str) -> None:
+        with self._lock:
+            self._failures[_server_of(url)] += 1
+
+    def order(self, urls: Sequence[str]) -> list[str]:
+        with self._lock:
+            return sorted(urls, key=lambda url: self._failures[_server_of(url)] > 0)
+
+
+def _server_of(url: str) -> str:
+    return "/".join(url.split("/")[:3])
+
+
 def _fetch_one(
     item: LockedPackage,
-    url: str,
+    urls: Sequence[str],
     cache: Path,
     proxies: Mapping[str, str],
     on_bytes: Callable[[int], object],
+    health: _Health,
 ) -> None:
-    fetch(
-        url,
-        package_path(cache, item.sha256),
-        digest=Digest(f"sha256:{item.sha256}"),
-        size_bytes=item.size_bytes,
-        proxies=proxies,
-        on_bytes=on_bytes,
-    )
+    try:
+        fetch(
+            health.order(urls),
+            package_path(cache, item.sha256),
+            digest=Digest(f"sha256:{item.sha256}"),
+            size_bytes=item.size_bytes,
+            proxies=proxies,
+            on_bytes=on_bytes,
+            on_failure=health.note,
+        )
+    except FetchError as error:
+        told = f"{item.name} {item.version}: not to be had:\n{error.message}"
+        raised = FetchError(told, again=error.again, missing=error.missing)
+        if error.missing:
+            raised.hint = (
+                "mirrors drop what is superseded: vnfsbuild fetch RECIPE --mirror URL names a "
+                "snapshot or a vendored repository; vnfsbuild lock --update RECIPE moves on"
+            )
+        raise raised from error
 
 
 def _stanza_path(cache: Path, package: LockedPackage) -> Path:

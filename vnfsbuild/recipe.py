@@ -12,14 +12,17 @@ from pathlib import PurePosixPath
 
 from vnfsbuild.errors import InputError
 from vnfsbuild.fields import Faults, Table, parse_toml
+from vnfsbuild.origins import (
+    Distribution,
+    ForeignRepository,
+    is_below,
+    read_distribution,
+    read_repositories,
+)
 from vnfsbuild.reference import parse_name
 
 FILE = "recipe.toml"
 LOCK_FILE = "recipe.lock"
-
-LATER_DISTRIBUTIONS = (
-    "alma", "arch", "centos", "fedora", "opensuse", "rhel", "rocky", "ubuntu",
-)  # fmt: skip
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _WORD = re.compile(r"[^\s\"'\\]+")
@@ -29,20 +32,13 @@ _UNIT = re.compile(
 )
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _OWNER = re.compile(r"[a-z_0-9][a-z0-9_-]*(:[a-z_0-9][a-z0-9_-]*)?")
-_RELEASE = re.compile(r"[a-z0-9][a-z0-9.-]*")
-_MIRROR = re.compile(r"(https?|file)://\S+")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_LINE = re.compile(r"[^:\x00-\x1f\x7f]*")
+_ABSOLUTE = re.compile(r"/[^:\x00-\x1f\x7f]*")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Distribution:
-    """What is installed, in mkosi's names."""
-
-    id: str
-    release: str
-    architecture: str
-    components: tuple[str, ...]
-    mirror: str | None
-    """None: the build host's own"""
+MAX_ID = 2**32 - 2
+NOBODY = (65534, 65535)
+"""Ids that stand for "no such user", to the kernel and to those that count with 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +48,8 @@ class Packages:
     install: tuple[str, ...]
     remove: tuple[str, ...]
     """not to be installed, even where another package would bring them"""
+    local: tuple[str, ...]
+    """globs of package files beside the recipe"""
     recommends: bool
 
 
@@ -86,6 +84,20 @@ class Services:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SystemUser:
+    """An account, and the group of its name, that is made before any package."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    shell: str
+    groups: tuple[str, ...]
+    """besides its own"""
+    comment: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rootfs:
     """How the root tree is packed."""
 
@@ -99,14 +111,20 @@ class Recipe:
 
     name: str
     distribution: Distribution
+    repositories: tuple[ForeignRepository, ...]
     packages: Packages
     kernel: KernelChoice
     copy: str | None
     """a directory beside the recipe that is laid over the root"""
     write: tuple[WrittenFile, ...]
     services: Services
+    users: tuple[SystemUser, ...]
+    scripts: tuple[str, ...]
+    """files beside the recipe that run inside the root, in the end"""
     exclude: tuple[str, ...]
     """globs of paths, without leading slash, that are left out of the layers"""
+    allowed_secrets: tuple[str, ...]
+    """globs of paths, without leading slash, that may look like secrets"""
     rootfs: Rootfs
     agent: bool
 
@@ -128,19 +146,22 @@ def parse_recipe(text: str, *, where: str = FILE) -> Recipe:
     files = top.table("files")
     recipe = Recipe(
         name=_read_name(top),
-        distribution=_read_distribution(top.table("distribution", required=True)),
+        distribution=read_distribution(top.table("distribution", required=True)),
+        repositories=read_repositories(top),
         packages=_read_packages(top.table("packages")),
         kernel=_read_kernel(top.table("kernel", required=True)),
         copy=_read_copy(files),
         write=tuple(_read_written(table) for table in files.tables("write")),
         services=_read_services(top.table("services")),
-        exclude=_read_exclude(top.table("exclude")),
+        users=_read_users(top.table("users")),
+        scripts=_read_scripts(top.table("scripts"), files),
+        exclude=_read_globs(top.table("exclude"), "paths"),
+        allowed_secrets=_read_globs(top.table("secrets"), "allow"),
         rootfs=_read_rootfs(top.table("rootfs")),
         agent=_read_agent(top.table("agent")),
     )
     files.close()
-    _read_users(top.table("users"))
-    top.not_yet("base", "repositories", "modules", "scripts")
+    top.not_yet("base", "modules")
     top.close()
     faults.verify()
     return recipe
@@ -155,30 +176,18 @@ def _read_name(top: Table) -> str:
         return name
 
 
-def _read_distribution(table: Table) -> Distribution:
-    found = Distribution(
-        id=table.text("id", choices=("debian",), later=LATER_DISTRIBUTIONS),
-        release=table.matching("release", _RELEASE, "a release's code name"),
-        architecture=table.text("architecture", "x86_64", choices=("x86_64",), later=("arm64",)),
-        components=table.texts("components", _RELEASE) or ("main",),
-        mirror=table.optional_text("mirror"),
-    )
-    if found.mirror and not _MIRROR.fullmatch(found.mirror):
-        table.fault("mirror", f"found {found.mirror!r}, expected http://…, https://… or file://…")
-    table.not_yet("snapshot")
-    table.close()
-    return found
-
-
 def _read_packages(table: Table) -> Packages:
     found = Packages(
         install=table.texts("install", _PACKAGE, "a package's name"),
         remove=table.texts("remove", _PACKAGE, "a package's name"),
+        local=table.texts("local"),
         recommends=table.flag("recommends", False),
     )
     for name in sorted({*found.install} & {*found.remove}):
         table.fault("remove", f"{name!r} stands in packages.install too")
-    table.not_yet("local")
+    for position, path in enumerate(found.local):
+        if not is_below(path) or not path.endswith(".deb"):
+            table.fault(f"local[{position}]", f"found {path!r}, expected *.deb beside the recipe")
     table.close()
     return found
 
@@ -195,14 +204,14 @@ def _read_kernel(table: Table) -> KernelChoice:
 
 def _read_copy(table: Table) -> str | None:
     copy = table.optional_text("copy")
-    if copy and not _is_below(copy):
+    if copy and not is_below(copy):
         table.fault("copy", f"found {copy!r}, expected a directory beside the recipe")
     return copy
 
 
 def _read_written(table: Table) -> WrittenFile:
     path = table.text("path")
-    if path and not (path.startswith("/") and _is_below(path[1:])):
+    if path and not (path.startswith("/") and is_below(path[1:])):
         table.fault("path", f"found {path!r}, expected a path from the root, without '..'")
     mode = table.matching("mode", _MODE, "an octal mode in quotes, as in '0644'", "0644")
     owner = table.matching("owner", _OWNER, "USER or USER:GROUP", "root")
@@ -231,11 +240,11 @@ def _read_services(table: Table) -> Services:
     return found
 
 
-def _read_exclude(table: Table) -> tuple[str, ...]:
-    paths = tuple(path.strip("/") for path in table.texts("paths"))
+def _read_globs(table: Table, key: str) -> tuple[str, ...]:
+    paths = tuple(path.strip("/") for path in table.texts(key))
     for path in paths:
         if "**" in path or any(part in ("", ".", "..") for part in path.split("/")):
-            table.fault("paths", f"found {path!r}, expected a path with *, ? or [] in its parts")
+            table.fault(key, f"found {path!r}, expected a path with *, ? or [] in its parts")
     table.close()
     return paths
 
@@ -255,12 +264,51 @@ def _read_agent(table: Table) -> bool:
     return enabled
 
 
-def _read_users(table: Table) -> None:
+def _read_users(table: Table) -> tuple[SystemUser, ...]:
     table.text("root", "locked", choices=("locked",))
-    table.not_yet("system")
+    found: list[SystemUser] = []
+    for row in table.tables("system"):
+        user = _read_user(row)
+        for other in found:
+            same = [key for key in ("name", "uid", "gid") if _have_same(user, other, key)]
+            for key in same[:1]:
+                row.fault(key, f"{getattr(user, key)!r} is taken by {other.name!r}")
+        found.append(user)
     table.close()
+    return tuple(found)
 
 
-def _is_below(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and ".." not in parts and not path.startswith("/")
+def _read_user(row: Table) -> SystemUser:
+    uid = row.number("uid", least=1, most=MAX_ID)
+    user = SystemUser(
+        name=row.matching("name", _USER, "a user's name: a-z, 0-9, _, -"),
+        uid=uid,
+        gid=row.number("gid", uid, least=1, most=MAX_ID),
+        home=row.matching("home", _ABSOLUTE, "an absolute path", "/nonexistent"),
+        shell=row.matching("shell", _ABSOLUTE, "an absolute path", "/usr/sbin/nologin"),
+        groups=row.texts("groups", _USER, "a group's name"),
+        comment=row.text("comment", ""),
+    )
+    for key, value in (("uid", user.uid), ("gid", user.gid)):
+        if value in NOBODY:
+            row.fault(key, f"found {value}, which stands for nobody")
+    if not _LINE.fullmatch(user.comment):
+        row.fault("comment", f"found {user.comment!r}, expected one line without a colon")
+    row.close()
+    return user
+
+
+def _have_same(user: SystemUser, other: SystemUser, key: str) -> bool:
+    return bool(getattr(user, key)) and getattr(user, key) == getattr(other, key)
+
+
+def _read_scripts(table: Table, files: Table) -> tuple[str, ...]:
+    scripts = table.texts("finalize")
+    copy = files.optional_text("copy")
+    for path in scripts:
+        if not is_below(path):
+            table.fault("finalize", f"found {path!r}, expected a file beside the recipe")
+        elif copy and PurePosixPath(path).is_relative_to(copy):
+            table.fault("finalize", f"found {path!r}, which files.copy would copy into the root")
+    table.close()
+    return scripts

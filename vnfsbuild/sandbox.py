@@ -20,6 +20,17 @@ PROGRAMS = ("usr/bin", "usr/sbin", "usr/lib/systemd")
 MKOSI = "usr/lib/python3/dist-packages"
 """Where in the tools tree "build" the package mkosi is."""
 
+HOST_NAME = "localhost"
+"""What is built knows the host by this name."""
+# By the call, for in a user namespace nobody may write to /proc/sys.
+SET_HOST_NAME = """\
+import os, socket, sys
+socket.sethostname(sys.argv[1])
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""A program for Python: in a UTS namespace of its own it sets the name in its first argument, and
+becomes what the others say."""
+
 
 def tree_argv(tree: Path, program: str, args: Sequence[str | os.PathLike[str]] = ()) -> list[str]:
     """Return the argv that runs *program* of *tree* with *args*, without namespaces.

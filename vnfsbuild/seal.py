@@ -9,6 +9,7 @@ from pathlib import Path
 from vnfsbuild.digest import Digest
 from vnfsbuild.dsse import KeyId
 from vnfsbuild.keys import SecretKey, sign_manifest
+from vnfsbuild.lock import Lock
 from vnfsbuild.manifest import (
     CONFIG,
     INITRD,
@@ -19,6 +20,8 @@ from vnfsbuild.manifest import (
     render_config,
     render_manifest,
 )
+from vnfsbuild.packageset import MEDIA_TYPE as PACKAGES
+from vnfsbuild.packageset import write_package_set
 from vnfsbuild.reference import Reference
 from vnfsbuild.store import Store
 
@@ -43,6 +46,22 @@ class BuiltCapsule:
     size_bytes: int
     """of all its blobs"""
     signers: tuple[KeyId, ...]
+
+
+def attach_packages(
+    store: Store, built: BuiltCapsule, lock: Lock, *, cache: Path, work: Path
+) -> None:
+    """Let the packages of *lock* refer to the capsule that was *built* from it.
+
+    *work* is a directory with room for them. The capsule stays what it is.
+
+    Raises:
+        VnfsbuildError: they cannot be written.
+    """
+    path = work / "packages.tar"
+    write_package_set(lock, path, cache=cache)
+    blob = store.add_blob(path, media_type=PACKAGES)
+    store.attach(Reference(built.reference.name, digest=built.digest), blob, artifact_type=PACKAGES)
 
 
 def seal(

@@ -10,7 +10,9 @@ import io
 import stat
 import tarfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from vnfsbuild.errors import VerificationError
 
 
 def pack_source(entries: Mapping[str, Path]) -> bytes:
@@ -41,3 +43,53 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
         member.mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
+
+
+def unpack_source(data: bytes, directory: Path, *, where: str) -> None:
+    """Unpack the source payload *data* into *directory*, which is made.
+
+    Files come into being in the reverse of their order: nothing may depend on it.
+
+    Raises:
+        VerificationError: it is not what :func:`pack_source` makes: *where* names the capsule.
+    """
+    directory.mkdir(parents=True)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            members = tar.getmembers()
+            for member in members:
+                _require_plain(member, where=where)
+            backwards = list(reversed(members))
+            # Links last: nothing is written through one.
+            for member in sorted(backwards, key=tarfile.TarInfo.issym):
+                _unpack(tar, member, directory)
+    except (tarfile.TarError, OSError) as error:
+        raise VerificationError(f"{where}: source: cannot be unpacked: {error}") from error
+    if pack_source({member.name: directory / member.name for member in members}) != data:
+        raise VerificationError(f"{where}: source: in another form than the one that is valid")
+
+
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> None:
+    target = directory / member.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if member.issym():
+        target.symlink_to(member.linkname)
+    elif member.isdir():
+        target.mkdir(exist_ok=True)
+    else:
+        content = tar.extractfile(member)
+        target.write_bytes(content.read() if content else b"")
+        target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
+
+
+def _require_plain(member: tarfile.TarInfo, *, where: str) -> None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or str(path) != member.name:
+        raise VerificationError(
+            f"{where}: source: found the name {member.name!r}, expected one below it"
+        )
+    if member.type not in (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE):
+        raise VerificationError(
+            f"{where}: source: {member.name}: found type {member.type!r}, "
+            "expected a file, a directory or a symbolic link"
+        )

@@ -13,12 +13,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
-from vnfsbuild.blobs import Blobs, Incoming, open_incoming
+from vnfsbuild.attachment import (
+    attachment_entry,
+    make_attachment,
+    render_attachment,
+)
+from vnfsbuild.blobs import Incoming, open_incoming
 from vnfsbuild.capsule import (
     LAYOUT,
     LAYOUT_NAME,
@@ -26,6 +30,7 @@ from vnfsbuild.capsule import (
     Head,
     load_capsule,
     make_head,
+    make_referrers,
     payloads_after,
     read_chunks,
     render_head,
@@ -36,63 +41,28 @@ from vnfsbuild.capsule import (
 from vnfsbuild.digest import Digest, digest_of, digest_of_stream
 from vnfsbuild.dsse import KeyId
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
-from vnfsbuild.files import locked, write_atomic
+from vnfsbuild.files import locked, open_atomic, write_atomic
 from vnfsbuild.manifest import (
     Descriptor,
-    parse_index,
     parse_manifest,
-    parse_signature_manifest,
 )
 from vnfsbuild.reference import Reference, parse_reference
 from vnfsbuild.storeindex import (
     StoredCapsule,
     StoreIndex,
     merge_signatures,
-    parse_store_index,
     render_store_index,
     signer_of,
 )
+from vnfsbuild.storereader import StoreReader
 from vnfsbuild.trust import Trust
 from vnfsbuild.verify import VerifiedCapsule
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
-READ_ATTEMPTS = 5
-"""How often a reader begins anew when what the index named was deleted under its eyes."""
-
-
-class Store(Blobs):
+class Store(StoreReader):
     """The store in the directory *path*, which the first write makes."""
-
-    def get(self, reference: Reference) -> StoredCapsule:
-        """Return the capsule that *reference* means.
-
-        Raises:
-            InputError: the store has none.
-            VerificationError: what describes it was damaged.
-        """
-        capsule = self._read(lambda index: self._load(index, self._resolve(index, reference)))
-        if capsule.name != reference.name:
-            raise InputError(
-                f"{reference}: the capsule with this digest is called {capsule.name!r}",
-                hint=f"{capsule.name}@{capsule.digest}",
-            )
-        return capsule
-
-    def list_capsules(self) -> tuple[StoredCapsule, ...]:
-        """Return all capsules, by name, the highest serial first; damaged ones are left out."""
-
-        def load_all(index: StoreIndex) -> tuple[StoredCapsule, ...]:
-            return tuple(found for digest in index.capsules if (found := self._peek(index, digest)))
-
-        found = self._read(load_all)
-        return tuple(
-            sorted(
-                found, key=lambda capsule: (capsule.name, -capsule.config.serial, capsule.digest)
-            )
-        )
 
     def add_blob(self, source: Path | BinaryIO | bytes, *, media_type: str) -> Descriptor:
         """Add a blob that a capsule will name, and return its descriptor.
@@ -190,6 +160,25 @@ class Store(Blobs):
             ) from error
         return capsule
 
+    def export_attachment(self, capsule: StoredCapsule, artifact_type: str, path: Path) -> None:
+        """Write what is attached to *capsule* to a file; *path* is as it was until it is whole.
+
+        Raises:
+            InputError: nothing of this type is attached to it.
+            VerificationError: it was damaged.
+            VnfsbuildError: the file cannot be written.
+        """
+        blob = capsule.attached(artifact_type)
+        if blob is None:
+            raise InputError(f"{capsule.name}: nothing of type {artifact_type} is attached to it")
+        try:
+            with open_atomic(path) as file, self.open_blob(blob.digest) as source:
+                file.writelines(verify_payload(read_chunks(source), blob, where=capsule.name))
+        except OSError as error:
+            raise VnfsbuildError(
+                f"{path}: {error.strerror}", hint=_space_hint(error, path)
+            ) from error
+
     def verify(
         self, reference: Reference, *, trust: Trust, now: int, advance: Advance | None = None
     ) -> VerifiedCapsule:
@@ -208,6 +197,28 @@ class Store(Blobs):
                         advance(len(chunk))
         return verdict
 
+    def attach(self, reference: Reference, blob: Descriptor, *, artifact_type: str) -> None:
+        """Let *blob*, which was added before, refer to a capsule, in the place of an older one.
+
+        Raises:
+            InputError: the store has no such capsule.
+            VnfsbuildError: *blob* is not in the store, or something cannot be written.
+        """
+        with self._told(), open_incoming(self, lock=self._writing()) as incoming, self._writing():
+            index = self.load_index()
+            capsule = self.load(index, self.resolve(index, reference))
+            if not self.blob_path(blob.digest).exists():
+                raise self.missing(blob.digest)
+            added = make_attachment(capsule.manifest_bytes, blob, artifact_type=artifact_type)
+            others = [item for item in capsule.attachments if item.artifact_type != artifact_type]
+            entries = [attachment_entry(item) for item in (*others, added)]
+            index = index.with_referrers(capsule.head, entries)
+            incoming.put(b"{}")
+            incoming.put(render_attachment(added))
+            incoming.put(make_referrers(capsule.manifest_bytes, capsule.envelopes, entries).index)
+            incoming.move_to_store()
+            self._save_index(index)
+
     def tag(self, reference: Reference, tag: str) -> None:
         """Let ``NAME:TAG`` mean the capsule of *reference* from now on.
 
@@ -218,8 +229,8 @@ class Store(Blobs):
         if tag.isdigit():
             raise InputError(f"tag {tag!r}: numbers are serials, which are given by building")
         with self._told(), self._writing():
-            index = self._load_index()
-            capsule = self._load(index, self._resolve(index, reference))
+            index = self.load_index()
+            capsule = self.load(index, self.resolve(index, reference))
             self._save_index(index.with_tag(capsule.name, tag, capsule.digest))
 
     def delete(self, reference: Reference) -> tuple[Digest, ...]:
@@ -231,8 +242,8 @@ class Store(Blobs):
                 which blobs it needs.
         """
         with self._told(), self._writing():
-            index = self._load_index()
-            digest = self._resolve(index, reference)
+            index = self.load_index()
+            digest = self.resolve(index, reference)
             rest = index.without_capsule(digest)
             kept: set[Digest] = set()
             for other in rest.capsules:
@@ -243,60 +254,16 @@ class Store(Blobs):
                 self.blob_path(blob).unlink(missing_ok=True)
         return gone
 
-    # What follows is how.
-
-    def _resolve(self, index: StoreIndex, reference: Reference) -> Digest:
-        digest = index.resolve(reference)
-        if digest is None:
-            raise InputError(
-                f"{reference}: no such capsule in the store {self.path}",
-                hint="vnfsbuild list shows what there is",
-            )
-        return digest
-
-    def _read(self, read: Callable[[StoreIndex], T]) -> T:
-        for _ in range(READ_ATTEMPTS - 1):
-            with contextlib.suppress(FileNotFoundError):
-                return read(self._load_index())
-        try:
-            return read(self._load_index())
-        except FileNotFoundError as error:
-            raise self.missing(f"sha256:{Path(error.filename).name}") from error
-
-    def _load(self, index: StoreIndex, digest: Digest) -> StoredCapsule:
-        manifest_bytes = self.read_metadata(index.capsules[digest][0])
-        config_bytes = self.read_metadata(parse_manifest(manifest_bytes).config)
-        head = make_head(manifest_bytes, config_bytes, self._envelopes(index, digest))
-        return StoredCapsule(head=head, tags=index.tags_of(digest))
-
-    def _peek(self, index: StoreIndex, digest: Digest) -> StoredCapsule | None:
-        try:
-            return self._load(index, digest)
-        except VerificationError as error:
-            logger.warning("%s: left out of the list: %s", self.path, error)
-            return None
-
-    def _envelopes(self, index: StoreIndex, digest: Digest) -> list[bytes]:
-        return [self.read_metadata(envelope) for _, envelope in self._signatures(index, digest)]
-
-    def _signatures(
-        self, index: StoreIndex, digest: Digest
-    ) -> Iterator[tuple[Descriptor, Descriptor]]:
-        if digest not in index.referrers:
-            return
-        listed = self.read_metadata(index.referrers[digest])
-        for manifest, _, _ in parse_index(listed, where=f"{self.path}: signatures"):
-            data = self.read_metadata(manifest)
-            yield manifest, parse_signature_manifest(data, where=f"{self.path}: signature").envelope
-
     def _blobs_of(self, index: StoreIndex, digest: Digest) -> set[Digest]:
         """Return all blobs that a capsule needs."""
         manifest = parse_manifest(self.read_metadata(index.capsules[digest][0]))
         blobs = {digest, *(blob.digest for blob in manifest.blobs)}
         if digest in index.referrers:
             blobs |= {digest_of(b"{}"), index.referrers[digest].digest}
-            for pair in self._signatures(index, digest):
+            for pair in self.signatures(index, digest):
                 blobs |= {descriptor.digest for descriptor in pair}
+            for manifest_of, item in self.attachments(index, digest):
+                blobs |= {manifest_of.digest, item.blob.digest}
         return blobs
 
     def _blobs_of_perhaps_damaged(self, index: StoreIndex, digest: Digest) -> set[Digest]:
@@ -310,45 +277,37 @@ class Store(Blobs):
     ) -> None:
         """Make *head* and what came in part of the store: blobs first, the index last."""
         with self._writing():
-            index = self._load_index()
+            index = self.load_index()
             digest = head.capsule.digest
-            envelopes = merge_signatures(
-                self._held_envelopes(index, digest), head.envelopes, believed
-            )
+            held = self._held(index, digest)
+            envelopes = merge_signatures(held.envelopes if held else (), head.envelopes, believed)
+            others = [attachment_entry(item) for item in (held.attachments if held else ())]
             head = make_head(head.manifest_bytes, head.config_bytes, envelopes)
             for payload in payloads_after(head):
                 if not (incoming.has(payload) or self.blob_path(payload.digest).exists()):
                     raise self.missing(payload.digest)
             for _, data in render_head(head)[2:]:
                 incoming.put(data)
+            if others:
+                incoming.put(make_referrers(head.manifest_bytes, envelopes, others).index)
             incoming.move_to_store()
-            added = index.with_capsule(head, current=current)
+            added = index.with_capsule(head, current=current, others=others)
             self._save_index(added)
             before = index.referrers.get(digest)
             if before is not None and before != added.referrers.get(digest):
                 self.blob_path(before.digest).unlink(missing_ok=True)
 
-    def _held_envelopes(self, index: StoreIndex, digest: Digest) -> tuple[bytes, ...]:
-        """Return the signatures that the store has, none where they were damaged: what comes in
-        now takes their place.
+    def _held(self, index: StoreIndex, digest: Digest) -> StoredCapsule | None:
+        """Return the capsule as the store has it, None where it was damaged: what comes in now
+        takes its place.
         """
         if digest not in index.capsules:
-            return ()
+            return None
         try:
-            return self._load(index, digest).envelopes
+            return self.load(index, digest)
         except (VerificationError, FileNotFoundError) as error:
             logger.warning("%s: written anew, since it was damaged: %s", digest, error)
-            return ()
-
-    def _load_index(self) -> StoreIndex:
-        path = self.path / "index.json"
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return StoreIndex()
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from error
-        return parse_store_index(data, where=os.fspath(path))
+            return None
 
     def _save_index(self, index: StoreIndex) -> None:
         write_atomic(self.path / "index.json", render_store_index(index))
@@ -361,7 +320,7 @@ class Store(Blobs):
             layout = self.path / LAYOUT_NAME
             if not layout.exists():
                 write_atomic(layout, LAYOUT)
-                self._save_index(self._load_index())
+                self._save_index(self.load_index())
             elif layout.read_bytes() != LAYOUT:
                 raise InputError(f"{layout}: found another layout than ours, expected a store")
             yield

@@ -6,9 +6,10 @@ name when it has none), and once more for the index of its signatures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vnfsbuild.attachment import Attachment
 from vnfsbuild.capsule import REF_NAME, Head, make_referrers, referrers_tag
 from vnfsbuild.digest import Digest, digest_of
 from vnfsbuild.dsse import KeyId, parse_envelope
@@ -50,22 +51,31 @@ class StoreIndex:
             return reference.digest if reference.digest in self.capsules else None
         return self.tags.get(f"{reference.name}:{reference.tag}")
 
-    def with_capsule(self, head: Head, *, current: bool) -> StoreIndex:
-        """Return the index with this capsule and the list of its signatures.
+    def with_capsule(
+        self, head: Head, *, current: bool, others: Sequence[IndexEntry] = ()
+    ) -> StoreIndex:
+        """Return the index with this capsule and the list of its signatures and *others*.
 
         It gets the tag of its serial, and with *current* the one that a bare name means.
         """
         digest = head.capsule.digest
         manifest = Descriptor(OCI_MANIFEST, digest, len(head.manifest_bytes))
-        listed = dict(self.referrers)
-        if head.envelopes:
-            text = make_referrers(head.manifest_bytes, head.envelopes).index
-            listed[digest] = Descriptor(OCI_INDEX, digest_of(text), len(text))
         entry: IndexEntry = (manifest, head.capsule.manifest.artifact_type, {})
         added = StoreIndex(
-            capsules={**self.capsules, digest: entry}, tags=self.tags, referrers=listed
-        ).with_tag(head.name, str(head.capsule.config.serial), digest)
+            capsules={**self.capsules, digest: entry}, tags=self.tags, referrers=self.referrers
+        )
+        added = added.with_referrers(head, others).with_tag(
+            head.name, str(head.capsule.config.serial), digest
+        )
         return added.with_tag(head.name, CURRENT, digest) if current else added
+
+    def with_referrers(self, head: Head, others: Sequence[IndexEntry]) -> StoreIndex:
+        """Return the index in which a capsule has the signatures of *head*, and *others*."""
+        listed = dict(self.referrers)
+        if head.envelopes or others:
+            text = make_referrers(head.manifest_bytes, head.envelopes, others).index
+            listed[head.capsule.digest] = Descriptor(OCI_INDEX, digest_of(text), len(text))
+        return StoreIndex(capsules=self.capsules, tags=self.tags, referrers=listed)
 
     def with_tag(self, name: str, tag: str, digest: Digest) -> StoreIndex:
         """Return the index in which ``NAME:TAG`` means the capsule *digest*."""
@@ -91,6 +101,8 @@ class StoredCapsule:
     head: Head
     tags: tuple[str, ...]
     """The serial first, then by alphabet."""
+    attachments: tuple[Attachment, ...] = ()
+    """What else refers to it."""
 
     @property
     def digest(self) -> Digest:
@@ -126,6 +138,13 @@ class StoredCapsule:
     def envelopes(self) -> tuple[bytes, ...]:
         """Return the texts of its signatures."""
         return self.head.envelopes
+
+    def attached(self, artifact_type: str) -> Descriptor | None:
+        """Return the blob of this type that refers to it, if there is one."""
+        for item in self.attachments:
+            if item.artifact_type == artifact_type:
+                return item.blob
+        return None
 
     @property
     def signature_digests(self) -> tuple[Digest, ...]:

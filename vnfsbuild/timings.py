@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,11 @@ class Timings:
             seconds = time.monotonic() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
             logger.info("%-14s %6.1f s", name, seconds)
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Take in the stages that another process timed, and told."""
+        for name, more in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + more
 
     @property
     def total(self) -> float:

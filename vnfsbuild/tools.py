@@ -14,9 +14,11 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from vnfsbuild.errors import VnfsbuildError
 
@@ -31,6 +33,7 @@ PACKAGES = {
     "kexec": "kexec-tools",
     "mksquashfs": "squashfs-tools",
     "mount": "mount",
+    "newgidmap": "uidmap",
     "newuidmap": "uidmap",
     "openssl": "openssl",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -58,6 +61,11 @@ def base_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "TZ": "UTC",
         **(extra or {}),
     }
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether there is a program *name*."""
+    return shutil.which(name, path=base_environment()["PATH"]) is not None
 
 
 def find_program(name: str) -> Path:
@@ -123,8 +131,11 @@ def capture(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stdin: bytes | None = None,
+    statuses: Collection[int] = (0,),
 ) -> bytes:
     """Run *argv* to its end and return what it wrote to standard output.
+
+    It may end with any exit status of *statuses*: some programs answer by it.
 
     Raises:
         ToolError: the program is missing, failed or was killed; with its last lines of errors.
@@ -142,14 +153,87 @@ def capture(
         )
     except OSError as error:
         raise _unstarted(words, error) from error
-    if done.returncode:
+    if done.returncode not in statuses:
         lines = (done.stderr or done.stdout).decode("utf-8", "replace").splitlines()
         raise _failed(words, done.returncode, "\n".join(lines[-TAIL_LINES:]))
     return done.stdout
 
 
+def feed(
+    argv: Sequence[str | os.PathLike[str]],
+    write: Callable[[IO[bytes]], None],
+    *,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run *argv* to its end; *write* gives it what it reads from standard input.
+
+    Raises:
+        ToolError: the program is missing, failed or was killed; with its last lines.
+    """
+    words = [os.fspath(word) for word in argv]
+    logger.debug("%s", shlex.join(words))
+    # Not a pipe: nobody reads while we write.
+    with tempfile.TemporaryFile() as told:
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=told,
+                stderr=subprocess.STDOUT,
+                env=base_environment(env),
+            )
+        except OSError as error:
+            raise _unstarted(words, error) from error
+        # One that reads no further has a reason, and tells it below; closing may meet it too.
+        unread = contextlib.suppress(BrokenPipeError)
+        with unread, process, _stopped_on_error(process), unread:
+            assert process.stdin is not None
+            write(process.stdin)
+        told.seek(0)
+        lines = told.read().decode("utf-8", "replace").splitlines()
+    for line in lines:
+        logger.debug("  %s", line)
+    if process.returncode:
+        raise _failed(words, process.returncode, "\n".join(lines[-TAIL_LINES:]))
+
+
+def converse(
+    argv: Sequence[str | os.PathLike[str]],
+    answer: Callable[[int], bytes],
+    *,
+    env: Mapping[str, str] | None = None,
+) -> bytes:
+    """Run *argv*, which writes a line when it waits for *answer*; return all that it writes then.
+
+    *answer* gets the number of its process and returns what it reads next. Its errors go to ours.
+
+    Raises:
+        ToolError: the program is missing, failed or was killed.
+    """
+    words = [os.fspath(word) for word in argv]
+    logger.debug("%s", shlex.join(words))
+    try:
+        process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=base_environment(env)
+        )
+    except OSError as error:
+        raise _unstarted(words, error) from error
+    said = b""
+    with process, _stopped_on_error(process):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if process.stdout.readline():
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(answer(process.pid))
+                process.stdin.close()
+            said = process.stdout.read()
+    if process.returncode:
+        raise _failed(words, process.returncode, "")
+    return said
+
+
 @contextlib.contextmanager
-def _stopped_on_error(process: subprocess.Popen[str]) -> Iterator[None]:
+def _stopped_on_error(process: subprocess.Popen[Any]) -> Iterator[None]:
     """Leave no child behind that goes on working when we were interrupted."""
     try:
         yield

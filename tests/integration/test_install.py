@@ -185,7 +185,7 @@ def test_a_mirror_that_fails_is_told_and_leaves_no_lock(recipe, tmp_path):
         load_or_make_lock(loaded, cache=PLACES.cache)
     assert raised.value.exit_status == 1
     assert "http://127.0.0.1:1/debian" in raised.value.message
-    assert "connect to 127.0.0.1:1" in raised.value.message
+    assert "Connection refused" in raised.value.message
     assert not loaded.lock_path.exists()
 
 
@@ -202,7 +202,7 @@ def test_damaged_and_missing_packages_are_fetched_again(recipe):
     path = package_path(PLACES.cache, small.sha256)
     if path.exists():
         path.write_bytes(b"damaged")
-    fetch_locked([small], cache=PLACES.cache, release=lock.release)
+    fetch_locked([small], cache=PLACES.cache)
     assert find_missing(PLACES.cache, [small]) == []
 
 

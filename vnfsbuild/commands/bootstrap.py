@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from vnfsbuild.bootstrap import build_bootstrap
-from vnfsbuild.options import json_option, key_option, print_built, timings_option
+from vnfsbuild.options import (
+    json_option,
+    key_option,
+    packages_option,
+    print_built,
+    timings_option,
+)
 from vnfsbuild.places import Places
 from vnfsbuild.timings import Timings
 
@@ -20,11 +26,17 @@ def command() -> None:
 @command.command("build")
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @key_option
+@packages_option
 @timings_option
 @json_option
 @click.pass_obj
 def build(
-    places: Places, recipe: Path | None, key_name: str | None, timings: bool, as_json: bool
+    places: Places,
+    recipe: Path | None,
+    key_name: str | None,
+    with_packages: bool,
+    timings: bool,
+    as_json: bool,
 ) -> None:
     """Build the bootstrap OS from the directory RECIPE, by default the one that comes along.
 
@@ -32,5 +44,7 @@ def build(
     """
     clock = Timings()
     directory = recipe or places.share / "bootstrap-kernel"
-    built = build_bootstrap(directory, places, timings=clock, key_name=key_name)
+    built = build_bootstrap(
+        directory, places, timings=clock, key_name=key_name, with_packages=with_packages
+    )
     print_built(built, clock, timings=timings, as_json=as_json)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import click
 
 from vnfsbuild.build import build_capsule
-from vnfsbuild.options import json_option, key_option, print_built, timings_option
+from vnfsbuild.options import (
+    json_option,
+    key_option,
+    packages_option,
+    print_built,
+    timings_option,
+)
 from vnfsbuild.places import Places, find_recipe
 from vnfsbuild.timings import Timings
 
@@ -13,16 +19,28 @@ from vnfsbuild.timings import Timings
 @click.command("build")
 @click.argument("recipe")
 @key_option
+@packages_option
 @timings_option
 @json_option
 @click.pass_obj
 def command(
-    places: Places, recipe: str, key_name: str | None, timings: bool, as_json: bool
+    places: Places,
+    recipe: str,
+    key_name: str | None,
+    with_packages: bool,
+    timings: bool,
+    as_json: bool,
 ) -> None:
     """Build the capsule of RECIPE, sign it, and add it to the store.
 
     RECIPE is a directory, or a name below ./recipes or among the recipes that come along.
     """
     clock = Timings()
-    built = build_capsule(find_recipe(recipe, places), places, timings=clock, key_name=key_name)
+    built = build_capsule(
+        find_recipe(recipe, places),
+        places,
+        timings=clock,
+        key_name=key_name,
+        with_packages=with_packages,
+    )
     print_built(built, clock, timings=timings, as_json=as_json)

@@ -2,32 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
+from vnfsbuild.changes import Change, KeyChange, make_changes, make_key_changes, render_changes
 from vnfsbuild.listing import render_document
+from vnfsbuild.lock import Lock
+from vnfsbuild.newlock import Update, make_lock
 from vnfsbuild.options import json_option
 from vnfsbuild.places import Places, find_recipe
-from vnfsbuild.resolve import load_recipe, save_new_lock
+from vnfsbuild.recipefiles import load_recipe
+from vnfsbuild.resolve import make_request, save_lock
 
 
 @click.command("lock")
 @click.argument("recipe")
+@click.argument("names", nargs=-1, metavar="[PACKAGE]...")
+@click.option("--update", is_flag=True, help="Move everything, or the PACKAGEs, to the newest.")
+@click.option("--diff", is_flag=True, help="Show what a new lock would change; write nothing.")
+@click.option("--allow-older", is_flag=True, help="Take metadata older than the lock's.")
 @json_option
 @click.pass_obj
-def command(places: Places, recipe: str, as_json: bool) -> None:
-    """Choose the packages of RECIPE anew and write recipe.lock beside it.
+def command(
+    places: Places,
+    recipe: str,
+    names: tuple[str, ...],
+    update: bool,
+    diff: bool,
+    allow_older: bool,
+    as_json: bool,
+) -> None:
+    """Write recipe.lock beside RECIPE: which packages it means, exactly.
 
-    The serial grows by one when anything changed; otherwise the lock stays as it is.
+    Where there is a lock, its packages stay as far as they go with the recipe; --update moves all
+    of them to what the repositories have today, or only the PACKAGEs and what these force. The
+    serial grows by one when anything changed.
     """
+    if names and not update:
+        raise click.UsageError(f"Packages are named with --update: {' '.join(names)}")
     loaded = load_recipe(find_recipe(recipe, places))
-    lock = save_new_lock(loaded, cache=places.cache)
+    # "What would be new?" asks about everything, unless packages are named.
+    wanted = Update(everything=(update or diff) and not names, names=names)
+    request = make_request(loaded, cache=places.cache, update=wanted, allow_older=allow_older)
+    lock = make_lock(request)
+    changes = make_changes(request.before, lock)
+    keys = make_key_changes(request.before, lock)
+    if not diff and lock != request.before:
+        save_lock(lock, loaded)
     if as_json:
         found = {
+            **_describe(changes, keys),
             "path": str(loaded.lock_path),
             "serial": lock.serial,
             "epoch": lock.epoch,
             "packages": len(lock.packages),
+            "tools": len(lock.tools),
+            "changed": lock != request.before,
+            "written": not diff and lock != request.before,
         }
         click.echo(render_document(found))
-    else:
-        click.echo(f"{loaded.lock_path}: serial {lock.serial}, {len(lock.packages)} packages")
+        return
+    if request.before is not None:
+        for line in render_changes(changes, keys):
+            click.echo(line)
+    click.echo(f"{loaded.lock_path}: {_render_end(request.before, lock, diff=diff)}")
+
+
+def _describe(changes: tuple[Change, ...], keys: tuple[KeyChange, ...]) -> dict[str, object]:
+    return {
+        "changes": [asdict(item) for item in changes],
+        "keyChanges": [asdict(item) for item in keys],
+    }
+
+
+def _render_end(before: Lock | None, lock: Lock, *, diff: bool) -> str:
+    size = f"serial {lock.serial}, {len(lock.packages)} packages, {len(lock.tools)} of the tools"
+    if lock == before:
+        return f"unchanged: {size}"
+    return f"would be {size}; nothing written" if diff else size

@@ -1,28 +1,38 @@
-"""What apt's own solver says, asked in a directory of its own: the host's apt state is not touched.
+"""What apt's own solver says, asked in a directory of its own, without a network.
 
-apt verifies the signatures of the metadata with the keyring that each repository names. What it
-chose comes back as :class:`Choice`: name, version, digest, and the stanza that describes it.
+It is given indexes that were verified before, and whatever else may be chosen from: the packages of
+a lock, packages beside the recipe. What it chose comes back as :class:`Choice`: name, version,
+digest, and the stanza that describes it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vnfsbuild import tools
-from vnfsbuild.digest import Digest, digest_of
+from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.lock import LockedPackage
-from vnfsbuild.sources.mirror import Repository, parse_stanzas, render_sources
+from vnfsbuild.sources.control import parse_stanzas
 
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 """mkosi's name of an architecture → Debian's."""
 
+RELEASE_FIELDS = (
+    "origin", "label", "suite", "codename", "version", "notautomatic", "butautomaticupgrades",
+)  # fmt: skip
+"""Of a repository's Release file, what the solver heeds."""
+
+OTHER_SOLVER = ('APT::Solver "3.0";', 'APT::Solver::Strict-Pinning "false";')
+"""Settings of the solver that takes another version than the preferred one where it must."""
+
 _URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>\w{64})\Z")
+_SHA256 = re.compile(r"^SHA256: (\w{64})$", re.MULTILINE)
 _UNKNOWN = re.compile(
     r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate"
     r"|find any package by (?:glob|regex) '([^']+)'"
@@ -37,6 +47,10 @@ class UnknownPackageError(InputError):
         self.names = tuple(names)
 
 
+class UnsolvableError(InputError):
+    """The packages cannot be installed together."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
     """A package that the solver chose."""
@@ -47,11 +61,23 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Metadata:
-    """The signed metadata of a repository, as it was when it was read."""
+class Offer:
+    """Packages that the solver may choose from."""
 
-    digest: Digest
-    epoch: int
+    repository: str
+    """its id, as the lock names it"""
+    packages: Path | str = field(repr=False)
+    """a Packages file, or its text"""
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """of its Release file: name in lower case → value"""
+    priority: int | None = None
+    """as apt_preferences(5) has it: 500 where none is given"""
+
+    def read(self) -> str:
+        """Return the text of the Packages file."""
+        if isinstance(self.packages, Path):
+            return self.packages.read_text(encoding="utf-8")
+        return self.packages
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +85,7 @@ class Apt:
     """apt with a directory of its own."""
 
     directory: Path
-    repositories: tuple[Repository, ...]
+    offers: tuple[Offer, ...]
     architecture: str
     """Debian's name"""
     prefix: tuple[str, ...] = ()
@@ -88,10 +114,8 @@ def render_conf(
             'APT::Get::Allow-Change-Held-Packages "true";',
             'APT::Get::Allow-Remove-Essential "true";',
             'APT::Sandbox::User "root";',
-            'Acquire::AllowReleaseInfoChange "true";',
             'Acquire::Languages "none";',
             'Acquire::ForceHash "SHA256";',
-            'Acquire::Retries "2";',
             'Debug::NoLocking "true";',
             'pkgCacheGen::ForceEssential ",";',
             *settings,
@@ -100,56 +124,77 @@ def render_conf(
     )
 
 
-def prepare(apt: Apt, *, recommends: bool = False, settings: Iterable[str] = ()) -> None:
-    """Write the configuration of *apt*; metadata of an earlier run stays, and saves downloads."""
-    for name in ("etc/apt/sources.list.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial"):
-        (apt.directory / name).mkdir(parents=True, exist_ok=True)
-    for name in ("var/cache/apt/archives/partial", "var/log/apt"):
-        (apt.directory / name).mkdir(parents=True, exist_ok=True)
-    # Copies, for in the sandbox the host's own are out of sight.
-    repositories = [
-        replace(repository, keyring=_copy_keyring(apt, repository.keyring))
-        for repository in apt.repositories
-    ]
-    sources = apt.directory / "etc/apt/sources.list.d/vnfs.sources"
-    sources.write_text(render_sources(repositories), encoding="utf-8")
-    conf = render_conf(
-        apt.directory, architecture=apt.architecture, recommends=recommends, settings=settings
+def render_sources(count: int, directory: Path) -> str:
+    """Return a deb822 sources file of the *count* flat repositories in *directory*."""
+    # Trusted: they hold what was verified before.
+    return "\n".join(
+        f"Types: deb\nURIs: file://{directory}/{number}\nSuites: ./\nTrusted: yes\n"
+        for number in range(count)
     )
-    (apt.directory / "apt.conf").write_text(conf, encoding="utf-8")
-    (apt.directory / "status").write_text("", encoding="utf-8")
 
 
-def update(apt: Apt) -> None:
-    """Fetch and verify the metadata of all repositories.
+def render_release(offer: Offer, number: int, *, sha256: str, size_bytes: int) -> str:
+    """Return the Release file of the flat repository that *offer* becomes."""
+    kept = {key: offer.fields[key] for key in RELEASE_FIELDS if key in offer.fields}
+    if offer.priority is not None:
+        # What its preference finds it by.
+        kept["label"] = f"vnfs-{number}"
+    lines = [f"{key.title()}: {value}" for key, value in kept.items()]
+    return "\n".join([*lines, "SHA256:", f" {sha256} {size_bytes} Packages", ""])
+
+
+def render_preferences(offers: Sequence[Offer]) -> str:
+    """Return the apt_preferences(5) of *offers*."""
+    return "\n".join(
+        f"Package: *\nPin: release l=vnfs-{number}\nPin-Priority: {offer.priority}\n"
+        for number, offer in enumerate(offers)
+        if offer.priority is not None
+    )
+
+
+def prepare(apt: Apt, *, recommends: bool = False, settings: Iterable[str] = ()) -> None:
+    """Write the configuration of *apt* and make it read its offers.
 
     Raises:
-        VnfsbuildError: a mirror does not answer, lacks a suite, or its signature is not good.
+        VnfsbuildError: it cannot read one.
     """
-    argv = [*apt.prefix, "apt-get", "update", "--quiet=2", "--error-on=any"]
-    try:
-        tools.capture(argv, env=apt.env)
-    except tools.ToolError as error:
-        if "program not found" in error.message:
-            raise
-        told = [line for line in error.message.splitlines() if line.startswith(("E:", "W:"))]
-        raise VnfsbuildError(
-            f"{', '.join(sorted({item.uri for item in apt.repositories}))}: package metadata could"
-            " not be had:\n" + "\n".join(told or [error.message]),
-            hint="try again, or name another mirror: VNFS_MIRROR=http://mirror.example.org/debian",
-        ) from error
+    for name in ("etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/log/apt"):
+        (apt.directory / name).mkdir(parents=True)
+    for name in ("etc/apt/sources.list.d", "var/cache/apt/archives/partial"):
+        (apt.directory / name).mkdir(parents=True)
+    for number, offer in enumerate(apt.offers):
+        _write_offer(apt.directory / "offers" / str(number), offer, number)
+    texts = {
+        "etc/apt/sources.list.d/vnfs.sources": render_sources(
+            len(apt.offers), apt.directory / "offers"
+        ),
+        "etc/apt/preferences.d/vnfs": render_preferences(apt.offers),
+        "apt.conf": render_conf(
+            apt.directory, architecture=apt.architecture, recommends=recommends, settings=settings
+        ),
+        "status": "",
+    }
+    for name, text in texts.items():
+        (apt.directory / name).write_text(text, encoding="utf-8")
+    tools.capture([*apt.prefix, "apt-get", "update", "--quiet=2", "--error-on=any"], env=apt.env)
 
 
-def solve(apt: Apt, wanted: Sequence[str], *, installed: Iterable[Choice] = ()) -> list[Choice]:
+def solve(
+    apt: Apt,
+    wanted: Sequence[str],
+    *,
+    installed: Iterable[Choice] = (),
+    settings: Sequence[str] = (),
+) -> list[Choice]:
     """Return what apt would install for *wanted* where *installed* is there already.
 
     Raises:
         UnknownPackageError: no repository has a package of some name.
-        VnfsbuildError: the packages cannot be installed together.
+        UnsolvableError: the packages cannot be installed together.
     """
     status = "\n".join(_installed_stanza(choice.stanza) for choice in installed)
     (apt.directory / "status").write_text(status, encoding="utf-8")
-    return _describe(apt, _capture_uris(apt, ["install", *wanted]))
+    return _describe(apt, _capture_uris(apt, ["install", *wanted], settings))
 
 
 def find_downloads(apt: Apt, names: Sequence[str]) -> list[Choice]:
@@ -158,73 +203,13 @@ def find_downloads(apt: Apt, names: Sequence[str]) -> list[Choice]:
     Raises:
         UnknownPackageError: no repository has a package of some name.
     """
-    return _describe(apt, _capture_uris(apt, ["download", *names]))
+    return _describe(apt, _capture_uris(apt, ["download", *names], ()))
 
 
 def find_package_names(apt: Apt) -> list[str]:
     """Return the names of all packages that the repositories have."""
     argv = [*apt.prefix, "apt-cache", "pkgnames"]
     return tools.capture(argv, env=apt.env).decode("utf-8").split()
-
-
-def load_metadata(apt: Apt) -> dict[str, Metadata]:
-    """Return, by repository id, the digest and the date of the signed metadata in use."""
-    found = {}
-    for repository in apt.repositories:
-        stem = _lists_stem(repository)
-        path = apt.directory / "var/lib/apt/lists" / f"{stem}_InRelease"
-        data = path.read_bytes()
-        date = re.search(rb"^Date: (.+)$", data, re.MULTILINE)
-        if date is None:
-            raise VnfsbuildError(f"{repository.uri}: {repository.suite}: InRelease has no Date")
-        moment = parsedate_to_datetime(date.group(1).decode("ascii").replace("UTC", "+0000"))
-        metadata = Metadata(digest=digest_of(data), epoch=int(moment.timestamp()))
-        found[repository.id] = metadata
-    return found
-
-
-def _copy_keyring(apt: Apt, keyring: Path) -> Path:
-    target = apt.directory / "etc/apt/keyrings" / keyring.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copyfile(keyring, target)
-    except FileNotFoundError as error:
-        raise VnfsbuildError(
-            f"{keyring}: no such keyring, expected the one that repositories are signed by",
-            hint="apt-get install debian-archive-keyring",
-        ) from error
-    return target
-
-
-def _capture_uris(apt: Apt, words: Sequence[str]) -> dict[str, tuple[str, int]]:
-    argv = [*apt.prefix, "apt-get", "--quiet=2", "--print-uris", *words]
-    try:
-        output = tools.capture(argv, env=apt.env).decode("utf-8")
-    except tools.ToolError as error:
-        names = [next(filter(None, found)) for found in _UNKNOWN.findall(error.message)]
-        if names:
-            raise UnknownPackageError(sorted(set(names))) from error
-        raise
-    found = {}
-    for line in output.splitlines():
-        match = _URI_LINE.match(line)
-        if match is None:
-            raise VnfsbuildError(f"apt-get: found line {line!r}, expected an URI with its SHA256")
-        found[match["sha256"]] = (match["uri"], int(match["size"]))
-    return found
-
-
-def _describe(apt: Apt, uris: dict[str, tuple[str, int]]) -> list[Choice]:
-    found: dict[str, Choice] = {}
-    for repository in apt.repositories:
-        for stanza in _read_stanzas(apt, repository):
-            sha256 = _sha256_of(stanza)
-            if sha256 in uris and sha256 not in found:
-                found[sha256] = make_choice(stanza, repository=repository.id)
-    for sha256, (uri, size_bytes) in uris.items():
-        if sha256 not in found or found[sha256].package.size_bytes != size_bytes:
-            raise VnfsbuildError(f"{uri}: chosen by apt, but in none of the Packages files")
-    return sorted(found.values(), key=lambda choice: choice.package.name)
 
 
 def make_choice(stanza: str, *, repository: str) -> Choice:
@@ -236,38 +221,74 @@ def make_choice(stanza: str, *, repository: str) -> Choice:
         architecture=fields["architecture"],
         size_bytes=int(fields["size"]),
         sha256=fields["sha256"],
-        path=fields["filename"],
+        path=fields["filename"].removeprefix("./"),
         repository=repository,
     )
     return Choice(package=package, stanza=stanza)
 
 
-def _read_stanzas(apt: Apt, repository: Repository) -> Iterator[str]:
-    stem = _lists_stem(repository)
-    for component in repository.components:
-        name = f"{stem}_{component}_binary-{apt.architecture}_Packages"
-        path = apt.directory / "var/lib/apt/lists" / name
-        # A suite may be empty, trixie-updates on release day: apt keeps no file then.
-        if path.is_file():
-            for stanza in path.read_text(encoding="utf-8").split("\n\n"):
-                yield stanza.strip("\n") + "\n"
+def _write_offer(directory: Path, offer: Offer, number: int) -> None:
+    directory.mkdir(parents=True)
+    target = directory / "Packages"
+    if isinstance(offer.packages, Path):
+        try:
+            os.link(offer.packages, target)
+        except OSError:
+            shutil.copyfile(offer.packages, target)
+    else:
+        target.write_text(offer.packages, encoding="utf-8")
+    data = target.read_bytes()
+    sha256 = digest_of(data).removeprefix("sha256:")
+    text = render_release(offer, number, sha256=sha256, size_bytes=len(data))
+    (directory / "Release").write_text(text, encoding="utf-8")
 
 
-def _sha256_of(stanza: str) -> str:
-    start = stanza.find("\nSHA256: ")
-    return stanza[start + 9 : start + 73] if start >= 0 else ""
+def _capture_uris(
+    apt: Apt, words: Sequence[str], settings: Sequence[str]
+) -> dict[str, tuple[str, int]]:
+    options = [word for setting in settings for word in ("--option", _option(setting))]
+    argv = [*apt.prefix, "apt-get", "--quiet=2", "--print-uris", *options, *words]
+    try:
+        output = tools.capture(argv, env=apt.env).decode("utf-8")
+    except tools.ToolError as error:
+        names = [next(filter(None, found)) for found in _UNKNOWN.findall(error.message)]
+        if names:
+            raise UnknownPackageError(sorted(set(names))) from error
+        if "unmet dependencies" in error.message or "Unable to satisfy" in error.message:
+            raise UnsolvableError(
+                "these packages cannot be installed together; apt says:\n"
+                + error.message.partition("\n")[2]
+            ) from error
+        raise
+    found = {}
+    for line in output.splitlines():
+        match = _URI_LINE.match(line)
+        if match is None:
+            raise VnfsbuildError(f"apt-get: found line {line!r}, expected an URI with its SHA256")
+        found[match["sha256"]] = (match["uri"], int(match["size"]))
+    return found
 
 
-def _lists_stem(repository: Repository) -> str:
-    # apt's URItoFileName: scheme and user dropped, "_" and odd characters escaped, "/" → "_".
-    rest = repository.uri.partition("://")[2] or repository.uri.partition(":")[2]
-    rest = rest.rpartition("@")[2] if "@" in rest.partition("/")[0] else rest
-    path = f"{rest.rstrip('/')}/dists/{repository.suite}"
-    return re.sub(r"[\\|{}\[\]<>\"^~_=!@#$%&*]", _percent, path).replace("/", "_")
+def _option(setting: str) -> str:
+    """Return a line of apt.conf as the option of a command line."""
+    name, _, value = setting.rstrip(";").partition(" ")
+    return f"{name}=" + value.strip('"')
 
 
-def _percent(match: re.Match[str]) -> str:
-    return f"%{ord(match.group()):02x}"
+def _describe(apt: Apt, uris: Mapping[str, tuple[str, int]]) -> list[Choice]:
+    found: dict[str, Choice] = {}
+    for offer in apt.offers:
+        text = offer.read()
+        for match in _SHA256.finditer(text):
+            if match[1] in uris and match[1] not in found:
+                start = text.rfind("\n\n", 0, match.start()) + 2
+                end = text.find("\n\n", match.end())
+                stanza = text[start if start > 1 else 0 : end if end >= 0 else None].strip("\n")
+                found[match[1]] = make_choice(stanza + "\n", repository=offer.repository)
+    for sha256, (uri, size_bytes) in uris.items():
+        if sha256 not in found or found[sha256].package.size_bytes != size_bytes:
+            raise VnfsbuildError(f"{uri}: chosen by apt, but in none of the Packages files")
+    return sorted(found.values(), key=lambda choice: choice.package.name)
 
 
 def _installed_stanza(stanza: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,24 @@ def unpack(deb: Path, root: Path) -> None:
             path = _place(entry.pathname, deb)
             if path:
                 _write_entry(entry, root, path, deb)
+
+
+def read_files(deb: Path, paths: Collection[str]) -> dict[str, bytes]:
+    """Return the content of the files *paths* of *deb*: path below the root → bytes.
+
+    Raises:
+        VnfsbuildError: not a Debian package, or one without such a file.
+    """
+    found: dict[str, bytes] = {}
+    with _open_member(deb, "data.tar") as archive:
+        for entry in archive:
+            path = _place(entry.pathname, deb)
+            if path in paths and entry.isreg:
+                found[path] = b"".join(entry.get_blocks())
+    for path in paths:
+        if path not in found:
+            raise VnfsbuildError(f"{deb}: holds no file {path}")
+    return found
 
 
 def make_stanza(deb: Path) -> str:

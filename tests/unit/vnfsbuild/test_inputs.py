@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from vnfsbuild.digest import Digest
 from vnfsbuild.inputs import InstallInputs, find_stale
-from vnfsbuild.lock import LockedFile, LockedPackage
+from vnfsbuild.lock import LockedFile, LockedKey, LockedPackage
 
 from .test_lock import DIGEST, LOCK, PACKAGE
 
@@ -31,12 +31,18 @@ def test_every_change_is_named():
         LOCK, files=(LockedFile(path="a", digest=DIGEST), LockedFile(path="b", digest=DIGEST))
     )
     now = [LockedFile(path="b", digest=OTHER), LockedFile(path="c", digest=DIGEST)]
-    assert find_stale(lock, recipe=OTHER, files=now) == [
-        "recipe.toml was changed",
+    keys = [LockedKey(key="kernel.package", digest=DIGEST)]
+    assert find_stale(lock, recipe=OTHER, files=now, keys=keys) == [
+        "recipe.toml was changed: kernel.package, packages.install",
         "a is gone",
         "b was changed",
         "c is new",
     ]
+
+
+def test_other_words_around_the_keys_are_a_change_too():
+    stale = find_stale(LOCK, recipe=OTHER, files=LOCK.files, keys=LOCK.recipe_keys)
+    assert stale == ["recipe.toml was changed: comments"]
 
 
 def test_a_changed_kind_is_a_change():

@@ -8,7 +8,9 @@ from vnfsbuild.digest import Digest
 from vnfsbuild.errors import InputError
 from vnfsbuild.lock import (
     Lock,
+    LockedBuilder,
     LockedFile,
+    LockedKey,
     LockedPackage,
     LockedRepository,
     parse_lock,
@@ -35,12 +37,15 @@ LOCK = Lock(
     release="trixie",
     architecture="x86_64",
     recipe=DIGEST,
+    recipe_keys=(LockedKey(key="packages.install", digest=DIGEST),),
+    builder=LockedBuilder(version="1.0", digest=DIGEST),
     files=(LockedFile(path="files/etc/motd", digest=DIGEST, kind="executable"),),
     repositories=(
         LockedRepository(
             id="debian-trixie",
             suite="trixie",
             components=("main",),
+            keys=("AB" * 20,),
             metadata=DIGEST,
             epoch=1700000000,
         ),
@@ -57,11 +62,16 @@ distribution = "debian"
 release = "trixie"
 architecture = "x86_64"
 recipe = "{DIGEST}"
+builder = {{ version = "1.0", digest = "{DIGEST}" }}
+recipe_keys = [
+    {{ key = "packages.install", digest = "{DIGEST}" }},
+]
 files = [
     {{ path = "files/etc/motd", kind = "executable", digest = "{DIGEST}" }},
 ]
 repositories = [
-    {{ id = "debian-trixie", suite = "trixie", components = ["main"], metadata = "{DIGEST}", \
+    {{ id = "debian-trixie", suite = "trixie", components = ["main"], \
+keys = ["{"AB" * 20}"], metadata = "{DIGEST}", \
 epoch = 1700000000 }},
 ]
 packages = [
@@ -70,6 +80,9 @@ sha256 = "{HEX}", path = "pool/main/g/glibc/libc6.deb", repository = "debian-tri
 ]
 tools = []
 """
+
+
+ROW = next(line for line in TEXT.splitlines() if "libc6" in line).strip().rstrip(",")
 
 
 def test_the_text_of_a_lock_is_this():
@@ -91,6 +104,7 @@ def test_any_file_name_survives(paths):
         release="trixie",
         architecture="x86_64",
         recipe=DIGEST,
+        builder=LockedBuilder(version="1.0", digest=DIGEST),
         files=files,
         repositories=(),
         packages=(),
@@ -121,6 +135,14 @@ def named(name):
         ('path = "pool/', 'path = "../', "packages[0].path"),
         ('path = "pool/', 'path = "/', "packages[0].path"),
         ("size = 5", "size = -5", "packages[0].size"),
+        ('components = ["main"]', 'component = ["main"]', "did you mean 'components'?"),
+        (f'keys = ["{"AB" * 20}"]', "keys = []", "repositories[0].keys: missing"),
+        (f'keys = ["{"AB" * 20}"]', 'keys = ["x"]', "repositories[0].keys[0]: found 'x'"),
+        ('id = "debian-trixie"', 'id = "other"', "'debian-trixie' is not among repositories"),
+        ('repository = "debian-trixie"', 'repository = "local"', "is not among files"),
+        ("tools = []", f"tools = [{ROW.replace('libc6', 'other')}]", "is that of 'libc6' too"),
+        ("packages = [", f"packages = [{ROW},", "packages[1]: 'libc6' stands there twice"),
+        ("size = 5", "size = '5'", "packages[0].size: found '5'"),
         ("tools = []", "tool = []", "tool: unknown key; did you mean 'tools'?"),
     ],
 )

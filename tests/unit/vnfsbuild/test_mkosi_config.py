@@ -1,10 +1,12 @@
 """What mkosi is told, word for word."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from vnfsbuild.install import mkosi_argv
 from vnfsbuild.mkosi_config import MkosiPlaces, render_mkosi
+from vnfsbuild.sandbox import SET_HOST_NAME
 
 from .test_inputs import INPUTS
 from .test_lock import PACKAGE
@@ -64,7 +66,10 @@ def test_recommends_are_passed_on():
     assert "WithRecommends=yes\n" in conf
 
 
-def test_mkosi_has_no_network():
+def test_mkosi_has_no_network_and_not_the_hosts_name():
     argv = mkosi_argv(PLACES)
-    assert argv[:3] == ["unshare", "--net", "--"]
-    assert argv[4:] == ["-m", "mkosi", "--directory", "/work/mkosi", "--force", "build"]
+    assert argv[:4] == ["unshare", "--net", "--uts", "--"]
+    assert argv[4:9] == [sys.executable, "-SI", "-c", SET_HOST_NAME, "localhost"]
+    assert argv[9:] == [
+        sys.executable, "-m", "mkosi", "--directory", "/work/mkosi", "--force", "build"
+    ]  # fmt: skip

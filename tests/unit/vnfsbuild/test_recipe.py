@@ -6,6 +6,8 @@ import pytest
 
 from vnfsbuild.errors import InputError
 from vnfsbuild.recipe import parse_recipe
+from vnfsbuild.resolve import load_recipe, source_paths
+from vnfsbuild.secrets import verify_no_secrets_in_sources
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -48,6 +50,20 @@ def test_written_files_have_mode_and_owner():
     assert (item.user, item.group) == ("root", "adm")
 
 
+def test_a_system_user_has_defaults():
+    text = '[[users.system]]\nname = "munge"\nuid = 64010\n'
+    user = parse_recipe(LEAST + text).users[0]
+    assert (user.uid, user.gid, user.groups, user.comment) == (64010, 64010, (), "")
+    assert (user.home, user.shell) == ("/nonexistent", "/usr/sbin/nologin")
+
+
+def test_scripts_are_no_part_of_what_is_copied():
+    text = '[files]\ncopy = "files"\n[scripts]\nfinalize = ["files/x.sh"]\n'
+    assert faults_of(LEAST + text) == [
+        "r.toml: scripts.finalize: found 'files/x.sh', which files.copy would copy into the root"
+    ]
+
+
 def test_all_faults_are_told_at_once():
     text = """
 nam = "x"
@@ -74,12 +90,29 @@ mask = ["a.service"]
 paths = ["usr/**/doc"]
 [users]
 root = "secret"
+[[users.system]]
+name = "munge"
+uid = 64010
+[[users.system]]
+name = "Slurm"
+uid = 64010
+home = "nowhere"
+groups = ["a b"]
+comment = "a:b"
+[[users.system]]
+name = "other"
+uid = 0
+gid = 65534
+[scripts]
+finalize = ["/x.sh"]
+[secrets]
+allow = ["etc/**"]
 [rootfs]
 format = "erofs"
 """
     assert faults_of(text) == [
         "r.toml: name: missing",
-        "r.toml: distribution.id: found 'debain', expected 'debian'; 'debian' is near",
+        "r.toml: distribution.id: found 'debain', expected 'debian' or 'ubuntu'; 'debian' is near",
         "r.toml: distribution.mirror: found 'mirror.example.org', "
         "expected http://…, https://… or file://…",
         "r.toml: packages.install[0]: found 'a b', expected a package's name",
@@ -93,9 +126,18 @@ format = "erofs"
         "r.toml: services.enable[0]: found 'ssh', "
         "expected a unit's whole name, as in 'ssh.service'",
         "r.toml: services.enable: 'a.service' is to be disabled or masked too",
-        "r.toml: exclude.paths: found 'usr/**/doc', expected a path with *, ? or [] in its parts",
-        "r.toml: rootfs.format: 'erofs' is not yet supported by this version of vnfsbuild",
         "r.toml: users.root: found 'secret', expected 'locked'",
+        "r.toml: users.system[1].name: found 'Slurm', expected a user's name: a-z, 0-9, _, -",
+        "r.toml: users.system[1].home: found 'nowhere', expected an absolute path",
+        "r.toml: users.system[1].groups[0]: found 'a b', expected a group's name",
+        "r.toml: users.system[1].comment: found 'a:b', expected one line without a colon",
+        "r.toml: users.system[1].uid: 64010 is taken by 'munge'",
+        "r.toml: users.system[2].uid: found 0, expected a whole number from 1 to 4294967294",
+        "r.toml: users.system[2].gid: found 65534, which stands for nobody",
+        "r.toml: scripts.finalize: found '/x.sh', expected a file beside the recipe",
+        "r.toml: exclude.paths: found 'usr/**/doc', expected a path with *, ? or [] in its parts",
+        "r.toml: secrets.allow: found 'etc/**', expected a path with *, ? or [] in its parts",
+        "r.toml: rootfs.format: 'erofs' is not yet supported by this version of vnfsbuild",
         "r.toml: base: not yet supported by this version of vnfsbuild",
         "r.toml: nam: unknown key; did you mean 'name'?",
     ]
@@ -104,17 +146,30 @@ format = "erofs"
 @pytest.mark.parametrize(
     "text",
     [
-        "[[repositories]]\nid = 'x'\n",
         "[[modules]]\ncommand = 'make'\n",
-        "[scripts]\nfinalize = ['x']\n",
-        "[[users.system]]\nname = 'x'\n",
     ],
 )
 def test_what_is_to_come_is_refused_not_passed_over(text):
     assert "not yet supported" in faults_of(LEAST + text)[0]
 
 
-@pytest.mark.parametrize("directory", ["recipes/debian-13-minimal", "bootstrap-kernel"])
-def test_shipped_recipes_are_valid(directory):
-    text = (ROOT / directory / "recipe.toml").read_text()
-    assert parse_recipe(text).distribution.release == "trixie"
+SHIPPED = {
+    "recipes/debian-13-minimal": "debian trixie",
+    "recipes/debian-13-compute": "debian trixie",
+    "recipes/ubuntu-24.04-compute": "ubuntu noble",
+    "bootstrap-kernel": "debian trixie",
+}
+
+
+def test_all_shipped_recipes_are_known_here():
+    found = {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("recipes/*/recipe.toml")}
+    assert found == SHIPPED.keys() - {"bootstrap-kernel"}
+
+
+@pytest.mark.parametrize("directory", SHIPPED)
+def test_shipped_recipes_are_valid_with_all_that_they_name(directory):
+    loaded = load_recipe(ROOT / directory)
+    distribution = loaded.recipe.distribution
+    assert f"{distribution.id} {distribution.release}" == SHIPPED[directory]
+    assert {*loaded.recipe.scripts} <= {item.path for item in loaded.files}
+    verify_no_secrets_in_sources(source_paths(loaded), allow=(), copied=loaded.recipe.copy)

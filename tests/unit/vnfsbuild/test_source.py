@@ -4,8 +4,11 @@ import io
 import os
 import tarfile
 
+import pytest
+
 from vnfsbuild.digest import digest_of
-from vnfsbuild.source import pack_source
+from vnfsbuild.errors import VerificationError
+from vnfsbuild.source import pack_source, unpack_source
 
 
 def make_tree(root, umask):
@@ -40,3 +43,46 @@ def test_bytes_are_those_of_the_format(tmp_path):
     assert found["files/run.sh"] == (0o755, tarfile.REGTYPE)
     assert found["files/etc/motd"] == (0o644, tarfile.REGTYPE)
     assert found["files/link"] == (0o777, tarfile.SYMTYPE)
+
+
+def test_what_was_packed_comes_out_again(tmp_path):
+    data = pack_source(make_tree(tmp_path / "a", 0o022))
+    unpack_source(data, tmp_path / "b", where="toy")
+    again = {str(path.relative_to(tmp_path / "b")): path for path in (tmp_path / "b").rglob("*")}
+    assert pack_source(again) == data
+
+
+def make_tar(*members):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, words in members:
+            info = tarfile.TarInfo(name)
+            for key, value in words.items():
+                setattr(info, key, value)
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../outside", {})],
+        [("/etc/passwd", {})],
+        [("a/../../outside", {})],
+        [("a", {"mtime": 5})],
+        [("b", {}), ("a", {})],
+        [("a", {"uid": 7})],
+        [("a", {"type": tarfile.LNKTYPE, "linkname": "b"})],
+        [("a", {"type": tarfile.FIFOTYPE})],
+        [("link", {"type": tarfile.SYMTYPE, "linkname": "/tmp"}), ("link/file", {})],
+    ],
+)
+def test_any_other_tar_is_refused(tmp_path, members):
+    with pytest.raises(VerificationError, match="toy: source"):
+        unpack_source(make_tar(*members), tmp_path / "sub/dir", where="toy")
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["sub"])
+
+
+def test_rubbish_is_refused(tmp_path):
+    with pytest.raises(VerificationError, match="cannot be unpacked"):
+        unpack_source(b"rubbish" * 100, tmp_path / "out", where="toy")

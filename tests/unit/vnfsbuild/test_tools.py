@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from vnfsbuild.tools import ToolError, capture, find_program, run
+from vnfsbuild.tools import ToolError, capture, converse, feed, find_program, run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -109,3 +110,45 @@ def test_a_program_does_not_outlive_an_interrupted_run():
         child.wait()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_program_is_fed(tmp_path):
+    out = tmp_path / "out"
+    feed(["tee", out], lambda stream: stream.write(b"hello"))
+    assert out.read_bytes() == b"hello"
+
+
+def test_a_fed_program_that_fails_is_told_with_its_words_though_it_read_nothing():
+    with pytest.raises(ToolError) as caught:
+        feed(["sh", "-c", "exec <&-; echo no room; exit 3"], lambda stream: write_much(stream))
+    assert str(caught.value) == "sh: exit status 3:\nno room"
+
+
+def write_much(stream):
+    for _ in range(100):
+        stream.write(bytes(1 << 16))
+
+
+def test_what_feeds_a_program_may_fail_and_the_program_is_gone():
+    def fail(stream):
+        raise OSError("stop")
+
+    started = time.monotonic()
+    with pytest.raises(OSError, match="stop"):
+        feed(["sleep", "60"], fail)
+    with pytest.raises(OSError, match="stop"):
+        converse(["sh", "-c", "echo; exec sleep 60"], fail)
+    assert time.monotonic() - started < 30
+
+
+def test_a_program_that_waits_is_answered():
+    said = converse(["sh", "-c", "echo; read -r a; echo $a $$"], lambda pid: b"%d\n" % pid)
+    mine, its = said.split()
+    assert mine == its
+
+
+def test_a_program_that_never_asks_is_told():
+    with pytest.raises(ToolError, match="sh: exit status 4"):
+        converse(["sh", "-c", "exit 4"], lambda pid: b"")
+    with pytest.raises(ToolError, match="program not found"):
+        converse(["/nonexistent/program"], lambda pid: b"")

@@ -1,0 +1,106 @@
+"""Repositories: suites of the distribution's archive, and those of others that a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnfsbuild.origins import Distribution, ForeignRepository
+
+LOCAL = "local"
+"""What the lock names as the repository of packages beside the recipe."""
+
+KEYRINGS = {
+    "debian": "usr/share/keyrings/debian-archive-keyring.gpg",
+    "ubuntu": "usr/share/keyrings/ubuntu-archive-keyring.gpg",
+}
+"""Distribution → its archive's keys: below the root of a host or a tools tree."""
+
+KEYRING_PACKAGES = {"debian": "debian-archive-keyring", "ubuntu": "ubuntu-keyring"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive:
+    """A distribution's archive and where its security suites are."""
+
+    main: str
+    security: str | None = None
+    """None: it has none"""
+    distribution: str = "debian"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repository:
+    """One suite, as it is read and as the lock names it."""
+
+    id: str
+    uri: str
+    suite: str
+    """a directory, ending in a slash, for a flat repository"""
+    components: tuple[str, ...] = ()
+    key: Path | None = None
+    """None: the distribution's own keyring"""
+    distribution: str = ""
+    """of which it is part; empty for those of others"""
+
+    @property
+    def metadata_url(self) -> str:
+        """The directory that its Release file is in."""
+        if self.suite.endswith("/"):
+            inner = self.suite.removeprefix("./").strip("/")
+            return f"{self.uri}/{inner}" if inner else self.uri
+        return f"{self.uri}/dists/{self.suite}"
+
+    def __str__(self) -> str:
+        return f"{self.uri} {self.suite}"
+
+
+def make_repositories(
+    archive: Archive, release: str, components: tuple[str, ...]
+) -> tuple[Repository, ...]:
+    """Return the suites of *release* that belong together: itself, updates, security."""
+    suites = [(archive.main, release)]
+    if release not in ("sid", "unstable"):
+        suites.append((archive.main, f"{release}-updates"))
+        if archive.security:
+            suites.append((archive.security, f"{release}-security"))
+    return tuple(
+        Repository(
+            id=f"{archive.distribution}-{suite}",
+            uri=uri,
+            suite=suite,
+            components=components,
+            distribution=archive.distribution,
+        )
+        for uri, suite in suites
+    )
+
+
+def make_foreign(named: Iterable[ForeignRepository], *, directory: Path) -> tuple[Repository, ...]:
+    """Return the suites of the repositories that a recipe in *directory* names."""
+    return tuple(
+        Repository(
+            id=item.id if len(item.suites) == 1 else f"{item.id}-{suite.strip('./') or 'root'}",
+            uri=item.url or (directory / (item.path or ".")).absolute().as_uri(),
+            suite=suite,
+            components=item.components,
+            key=directory / item.key,
+        )
+        for item in named
+        for suite in item.suites
+    )
+
+
+def make_all(
+    archive: Archive,
+    distribution: Distribution,
+    foreign: Iterable[ForeignRepository],
+    *,
+    directory: Path,
+) -> tuple[Repository, ...]:
+    """Return all repositories that the packages of a recipe in *directory* come from."""
+    return (
+        *make_repositories(archive, distribution.release, distribution.components),
+        *make_foreign(foreign, directory=directory),
+    )
