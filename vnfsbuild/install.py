@@ -85,11 +85,9 @@ def build_install(
     Raises:
         VnfsbuildError: mkosi failed, or there is no space; the message names *log*.
     """
+    # As anybody else mkosi would leave all owners out, without a word.
     if os.geteuid() != 0:
-        raise VnfsbuildError(
-            f"install: run by user {os.geteuid()}, needs root for now",
-            hint="sudo vnfsbuild …",
-        )
+        raise VnfsbuildError(f"install: run by user {os.geteuid()}, expected root, of a namespace")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("", encoding="utf-8")
     try:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from vnfsbuild.bootstrap import build_bootstrap
 from vnfsbuild.build import build_capsule
@@ -20,6 +22,8 @@ from vnfsbuild.errors import VnfsbuildError, render_error
 from vnfsbuild.manifest import BOOTSTRAP
 from vnfsbuild.places import Places
 from vnfsbuild.timings import Timings
+
+TERMINATED = 143
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +76,7 @@ def main(arguments: list[str]) -> int:
     """Do what the JSON in *arguments* says; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("libarchive").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, _terminate)
     order = Order(**json.loads(arguments[0]))
     become(order)
     try:
@@ -80,6 +85,11 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(render_error(error) + "\n")
         return error.exit_status
     return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End as by Ctrl-C: what is half-done is removed on the way out."""
+    sys.exit(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ place, never installed. "build" is what mkosi and the packers need, "lab" is wha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 RELEASE = "trixie"
 ARCHITECTURE = "amd64"
 GPGV = "usr/bin/gpgv"
+ABANDONED_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +164,17 @@ def make_solver(cache: Path, architecture: str, tree: Path | None) -> Solver:
 
     directory = cache / "apt"
     directory.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(directory)
     return Solver(architecture=architecture, directory=directory, make_prefix=make_prefix)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Remove what solvers that were killed left: nearly 100 MB each."""
+    oldest = time.time() - ABANDONED_SECONDS
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir() and path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _choose_today(

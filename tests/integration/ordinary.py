@@ -1,4 +1,5 @@
-"""An ordinary user for tests: one of a mount namespace, so that nothing of this machine changes.
+"""An ordinary user for tests: one of a mount namespace, so that nothing of this machine changes
+(but that it gets an empty /etc/subuid and /etc/subgid where it had none).
 
 Python, this checkout and its libraries are shown where such a user can read them.
 """
