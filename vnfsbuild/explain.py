@@ -83,7 +83,7 @@ def explain_content(
             paths[-1].parent.mkdir()
             blob = capsule.blob_path(payload.digest)
             extract_file(blob, payload.media_type, first.path, paths[-1], tools=tree)
-        argv = diffoscope_argv(paths)
+        argv = diffoscope_argv([path.relative_to(name) for path in paths])
         # Its exit status is 1 when there are differences, which is what it was asked for.
         text = tools.capture(argv, cwd=Path(name), statuses=(0, 1)).decode("utf-8", "replace")
     return "\n".join(text.splitlines()[:MAX_LINES])

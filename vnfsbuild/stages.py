@@ -142,27 +142,41 @@ def make_tree(job: Job, *, timings: Timings) -> Path:
                 for item in lock.packages
             }
             write_repository(mkosi.repository, packages)
-            log = places.cache / "logs" / f"{recipe.name}-install.log"
             skeleton = make_skeleton(recipe.users, packages)
             inputs = make_install_inputs(recipe, lock)
-            root = build_install(inputs, mkosi, log=log, skeleton=skeleton)
+            with _log(job, "install") as log:
+                root = build_install(inputs, mkosi, log=log, skeleton=skeleton)
     with timings.stage("local"), umask(0o022):
         apply_local(
             root, recipe, directory=loaded.directory, tools_tree=tools_tree, agent=job.agent
         )
-        run_scripts(
-            root,
-            recipe.scripts,
-            directory=loaded.directory,
-            tools_tree=tools_tree,
-            scratch=workspace,
-            epoch=lock.epoch,
-            log=places.cache / "logs" / f"{recipe.name}-scripts.log",
-        )
+        with _log(job, "scripts") as log:
+            run_scripts(
+                root,
+                recipe.scripts,
+                directory=loaded.directory,
+                tools_tree=tools_tree,
+                scratch=workspace,
+                epoch=lock.epoch,
+                log=log,
+            )
     with timings.stage("normalise"):
         normalise(root, epoch=lock.epoch, keep=recipe.allowed_secrets)
         verify_no_secrets(root, allow=recipe.allowed_secrets, exclude=recipe.exclude)
     return root
+
+
+@contextlib.contextmanager
+def _log(job: Job, stage: str) -> Iterator[Path]:
+    """Name the file that programs of *stage* write to; after a good end it has a lasting name.
+
+    Until then the name is this build's alone: another of the same recipe may run beside it.
+    """
+    lasting = job.places.cache / "logs" / f"{job.loaded.recipe.name}-{stage}.log"
+    own = lasting.with_name(f"{lasting.stem}-{job.workspace.name.rpartition('.')[2]}.log")
+    yield own
+    if own.exists():
+        own.replace(lasting)
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ def test_a_planted_chance_is_found_and_named_and_can_be_kept(site, tmp_path):
     try:
         done = site.run("reproduce", "toy", "--keep", tmp_path / "kept.vnfs", status=3)
         assert "layer rootfs: etc/planted: content: found sha256:" in done.stdout
-        assert "1 differences" in done.stdout
+        assert "\n1 difference:\n" in done.stdout
         assert "not the same bytes" in done.stderr
         verify_shape(tmp_path / "kept.vnfs")
     finally:

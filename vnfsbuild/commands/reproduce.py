@@ -67,10 +67,11 @@ def _told(found: Reproduction) -> str:
     lines += [f"  {what + ':':<22}{why}" for what, why in found.variation.not_varied.items()]
     if found.same:
         return "\n".join([*lines, f"the same: {found.digest}"])
-    lines += [f"{len(found.differences)} differences:"]
+    count = len(found.differences)
+    lines += [f"{count} difference{'s' if count > 1 else ''}:"]
     lines += [f"  {difference}" for difference in found.differences[:SHOWN]]
-    if len(found.differences) > SHOWN:
-        lines += [f"  … and {len(found.differences) - SHOWN} more: --json has all"]
+    if count > SHOWN:
+        lines += [f"  … and {count - SHOWN} more: --json has all"]
     return "\n".join([*lines, found.details] if found.details else lines)
 
 

@@ -7,8 +7,8 @@ from vnfsbuild.capsule import verify_file
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
 from vnfsbuild.manifest import SIGNATURE, Descriptor
-from vnfsbuild.reference import parse_reference
 from vnfsbuild.packageset import MEDIA_TYPE as PACKAGES
+from vnfsbuild.reference import parse_reference
 from vnfsbuild.store import Store
 
 TOY = parse_reference("toy")
