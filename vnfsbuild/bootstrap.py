@@ -9,24 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from vnfsbuild.agentzip import render_agent
-from vnfsbuild.build import KERNEL, BuiltCapsule, keep_kernel, make_config
+from vnfsbuild.build import KERNEL, BuiltCapsule, Kind, build_artifact, keep_kernel
 from vnfsbuild.initrd.bootstrap import build_bootstrap_initrd
-from vnfsbuild.keys import find_signing_key
 from vnfsbuild.manifest import BOOTSTRAP
-from vnfsbuild.namespace import call_with, verify_host
 from vnfsbuild.places import Places
-from vnfsbuild.resolve import load_or_make_lock, load_recipe, source_paths
-from vnfsbuild.seal import Payloads, attach_packages, seal
-from vnfsbuild.source import pack_source
-from vnfsbuild.stages import (
-    Job,
-    Made,
-    fetch_inputs,
-    make_tree,
-    open_workspace,
-    recipe_ids,
-)
-from vnfsbuild.store import Store
+from vnfsbuild.stages import Job, Made, make_tree
 from vnfsbuild.timings import Timings
 
 
@@ -47,31 +34,10 @@ def build_bootstrap(
         InputError: recipe, lock or key cannot be used as they are.
         VnfsbuildError: packages cannot be had, or a stage failed; the store is as it was.
     """
-    loaded = load_recipe(recipe_dir)
-    key = find_signing_key(places.site, key_name)
-    verify_host()
-    with timings.stage("lock"):
-        lock = load_or_make_lock(loaded, cache=places.cache)
-    tools_tree = fetch_inputs(loaded, lock, places=places, timings=timings)
-    with open_workspace(lock, places=places) as workspace:
-        job = Job(
-            loaded=loaded, lock=lock, places=places, workspace=workspace, tools_tree=tools_tree
-        )
-        made = call_with(recipe_ids(loaded.recipe), make_payloads, job)
-        timings.add(made.seconds)
-        payloads = Payloads(
-            source=pack_source(source_paths(loaded)),
-            kernel=made.kernel,
-            initrd=made.initrd,
-        )
-        config = make_config(loaded, lock, made.kernel_version, ())
-        store = Store(places.store)
-        with timings.stage("seal"):
-            built = seal(store, BOOTSTRAP, config, payloads, key=key)
-        if with_packages:
-            with timings.stage("package set"):
-                attach_packages(store, built, lock, cache=places.cache, work=workspace)
-        return built
+    kind = Kind(artifact_type=BOOTSTRAP, layers=(), make_payloads=make_payloads)
+    return build_artifact(
+        kind, recipe_dir, places, timings=timings, key_name=key_name, with_packages=with_packages
+    )
 
 
 def make_payloads(job: Job) -> Made:
@@ -81,7 +47,7 @@ def make_payloads(job: Job) -> Made:
         VnfsbuildError: a stage failed.
     """
     timings = Timings()
-    root = make_tree(job, timings=timings)
+    root = make_tree(job, agent=None, timings=timings)
     version = keep_kernel(root, job)
     initrd = job.workspace / "initrd"
     with timings.stage("initrd"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from vnfsbuild.agentzip import render_agent
@@ -40,6 +42,17 @@ KERNEL = "kernel"
 """The file of it, in the workspace."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What becomes of a recipe's tree."""
+
+    artifact_type: str
+    layers: tuple[str, ...]
+    """names of the rootfs layers, the undermost first"""
+    make_payloads: Callable[[Job], Made]
+    """a function of a module: it runs in another process when the user is not root"""
+
+
 def build_capsule(
     recipe_dir: Path,
     places: Places,
@@ -57,8 +70,23 @@ def build_capsule(
         InputError: recipe, lock or key cannot be used as they are.
         VnfsbuildError: packages cannot be had, or a stage failed; the store is as it was.
     """
+    kind = Kind(artifact_type=CAPSULE, layers=LAYERS, make_payloads=make_payloads)
+    return build_artifact(
+        kind, recipe_dir, places, timings=timings, key_name=key_name, with_packages=with_packages
+    )
+
+
+def build_artifact(
+    kind: Kind,
+    recipe_dir: Path,
+    places: Places,
+    *,
+    timings: Timings,
+    key_name: str | None,
+    with_packages: bool,
+) -> BuiltCapsule:
+    """Build what *kind* says of the recipe in *recipe_dir*; else as :func:`build_capsule`."""
     loaded = load_recipe(recipe_dir)
-    recipe = loaded.recipe
     key = find_signing_key(places.site, key_name)
     verify_host()
     with timings.stage("lock"):
@@ -66,14 +94,9 @@ def build_capsule(
     tools_tree = fetch_inputs(loaded, lock, places=places, timings=timings)
     with open_workspace(lock, places=places) as workspace:
         job = Job(
-            loaded=loaded,
-            lock=lock,
-            places=places,
-            workspace=workspace,
-            tools_tree=tools_tree,
-            agent=render_agent() if recipe.agent else None,
+            loaded=loaded, lock=lock, places=places, workspace=workspace, tools_tree=tools_tree
         )
-        made = call_with(recipe_ids(recipe), make_payloads, job)
+        made = call_with(recipe_ids(loaded.recipe), kind.make_payloads, job)
         timings.add(made.seconds)
         payloads = Payloads(
             source=pack_source(source_paths(loaded)),
@@ -81,10 +104,10 @@ def build_capsule(
             initrd=made.initrd,
             layers=[(LAYER_SQUASHFS, path) for path in made.layers],
         )
-        config = make_config(loaded, lock, made.kernel_version, LAYERS)
+        config = make_config(loaded, lock, made.kernel_version, kind.layers)
         store = Store(places.store)
         with timings.stage("seal"):
-            built = seal(store, CAPSULE, config, payloads, key=key)
+            built = seal(store, kind.artifact_type, config, payloads, key=key)
         if with_packages:
             with timings.stage("package set"):
                 attach_packages(store, built, lock, cache=places.cache, work=workspace)
@@ -98,7 +121,8 @@ def make_payloads(job: Job) -> Made:
         VnfsbuildError: a stage failed.
     """
     timings = Timings()
-    root = make_tree(job, timings=timings)
+    agent = render_agent() if job.loaded.recipe.agent else None
+    root = make_tree(job, agent=agent, timings=timings)
     version = keep_kernel(root, job)
     layers = _pack_layers(root, job, timings)
     initrd = job.workspace / "initrd"

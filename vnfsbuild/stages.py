@@ -51,7 +51,6 @@ class Job:
     places: Places
     workspace: Path
     tools_tree: Path
-    agent: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,15 +91,8 @@ def build_tree(
         VnfsbuildError: packages cannot be had, mkosi failed, the recipe names what is not there.
     """
     tools_tree = fetch_inputs(loaded, lock, places=places, timings=timings)
-    job = Job(
-        loaded=loaded,
-        lock=lock,
-        places=places,
-        workspace=workspace,
-        tools_tree=tools_tree,
-        agent=agent,
-    )
-    return make_tree(job, timings=timings)
+    job = Job(loaded=loaded, lock=lock, places=places, workspace=workspace, tools_tree=tools_tree)
+    return make_tree(job, agent=agent, timings=timings)
 
 
 def fetch_inputs(loaded: LoadedRecipe, lock: Lock, *, places: Places, timings: Timings) -> Path:
@@ -122,8 +114,10 @@ def fetch_inputs(loaded: LoadedRecipe, lock: Lock, *, places: Places, timings: T
         return ensure_locked_tree("build", places.cache, lock.tools, origin=origin)
 
 
-def make_tree(job: Job, *, timings: Timings) -> Path:
+def make_tree(job: Job, *, agent: bytes | None, timings: Timings) -> Path:
     """Return the root tree of *job*, made in its workspace. Whoever calls must be root there.
+
+    *agent* is the agent's zipapp, which the tree is given.
 
     Raises:
         InputError: the recipe names what is not there, or a secret got into the tree.
@@ -147,9 +141,7 @@ def make_tree(job: Job, *, timings: Timings) -> Path:
             with _log(job, "install") as log:
                 root = build_install(inputs, mkosi, log=log, skeleton=skeleton)
     with timings.stage("local"), umask(0o022):
-        apply_local(
-            root, recipe, directory=loaded.directory, tools_tree=tools_tree, agent=job.agent
-        )
+        apply_local(root, recipe, directory=loaded.directory, tools_tree=tools_tree, agent=agent)
         with _log(job, "scripts") as log:
             run_scripts(
                 root,
