@@ -23,11 +23,9 @@ define step
 endef
 
 # $(call build,VERB,RECIPE): locks of the shipped recipes are no part of the repository
-# (docs/adr/0005). One that another version left behind here is made anew: status 2 says so.
+# (docs/adr/0005); one that lies here keeps its packages and is moved to this version of vnfsbuild.
 define build
-old=$$(ls $(2)/recipe.lock 2>/dev/null); $(AS_ROOT) $(BIN)/vnfsbuild $(1) || \
-	  { test "$$?$$old" = 2$(2)/recipe.lock && $(AS_ROOT) $(BIN)/vnfsbuild lock $(2) && \
-	  $(AS_ROOT) $(BIN)/vnfsbuild $(1); }
+$(AS_ROOT) $(BIN)/vnfsbuild lock $(2) && $(AS_ROOT) $(BIN)/vnfsbuild $(1)
 endef
 
 .PHONY: help setup setup-python demo test test-all check bench clean

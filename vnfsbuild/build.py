@@ -13,8 +13,9 @@ from vnfsbuild.initrd.capsule import build_capsule_initrd
 from vnfsbuild.keys import find_signing_key
 from vnfsbuild.layer import split_layers
 from vnfsbuild.lock import Lock
-from vnfsbuild.manifest import CAPSULE, LAYER_SQUASHFS, Config, Kernel
+from vnfsbuild.manifest import CAPSULE, LAYER_EROFS, LAYER_SQUASHFS, Config, Kernel
 from vnfsbuild.namespace import call_with, verify_host
+from vnfsbuild.pack.erofs import pack_erofs
 from vnfsbuild.pack.squashfs import pack_squashfs
 from vnfsbuild.places import Places
 from vnfsbuild.resolve import LoadedRecipe, load_or_make_lock, load_recipe, source_paths
@@ -38,6 +39,8 @@ BOOTSTRAP_PROTOCOL = 1
 """What a bootstrap must speak to boot the capsules that are built here."""
 
 LAYERS = ("rootfs", "modules")
+FORMATS = {"squashfs": (LAYER_SQUASHFS, pack_squashfs), "erofs": (LAYER_EROFS, pack_erofs)}
+"""A recipe's rootfs.format → media type of the layers, and what packs them."""
 KERNEL = "kernel"
 """The file of it, in the workspace."""
 
@@ -98,11 +101,12 @@ def build_artifact(
         )
         made = call_with(recipe_ids(loaded.recipe), kind.make_payloads, job)
         timings.add(made.seconds)
+        media_type, _ = FORMATS[loaded.recipe.rootfs.format]
         payloads = Payloads(
             source=pack_source(source_paths(loaded)),
             kernel=made.kernel,
             initrd=made.initrd,
-            layers=[(LAYER_SQUASHFS, path) for path in made.layers],
+            layers=[(media_type, path) for path in made.layers],
         )
         config = make_config(loaded, lock, made.kernel_version, kind.layers)
         store = Store(places.store)
@@ -127,8 +131,15 @@ def make_payloads(job: Job) -> Made:
     layers = _pack_layers(root, job, timings)
     initrd = job.workspace / "initrd"
     with timings.stage("initrd"):
-        extra = job.loaded.recipe.kernel.initrd_modules
-        build_capsule_initrd(root, job.tools_tree, version, initrd, extra_modules=extra)
+        recipe = job.loaded.recipe
+        build_capsule_initrd(
+            root,
+            job.tools_tree,
+            version,
+            initrd,
+            formats=(recipe.rootfs.format,),
+            extra_modules=recipe.kernel.initrd_modules,
+        )
     return Made(
         kernel_version=version,
         kernel=job.workspace / KERNEL,
@@ -180,12 +191,13 @@ def keep_kernel(root: Path, job: Job) -> str:
 
 def _pack_layers(root: Path, job: Job, timings: Timings) -> tuple[Path, ...]:
     recipe, epoch = job.loaded.recipe, job.lock.epoch
+    _, pack = FORMATS[recipe.rootfs.format]
     with timings.stage("pack"):
         layers = split_layers(resolve_stand_ins(list_tree(root), root), exclude=recipe.exclude)
         paths = []
         for name in LAYERS:
-            path = job.workspace / f"{name}.squashfs"
+            path = job.workspace / f"{name}.{recipe.rootfs.format}"
             level = recipe.rootfs.level
-            pack_squashfs(job.tools_tree, layers[name], root, path, epoch=epoch, level=level)
+            pack(job.tools_tree, layers[name], root, path, epoch=epoch, level=level)
             paths.append(path)
     return tuple(paths)

@@ -39,6 +39,7 @@ MODULES = (
     "mkosi_config",
     "namespace",
     "newc",
+    "pack/erofs",
     "pack/squashfs",
     "pack/stream",
     "recipe",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from vnfsbuild.fields import Table
@@ -12,9 +12,12 @@ DISTRIBUTIONS = ("debian", "ubuntu")
 LATER_DISTRIBUTIONS = (
     "alma", "arch", "centos", "fedora", "opensuse", "rhel", "rocky",
 )  # fmt: skip
+SNAPSHOT = "{snapshot}"
+"""In a mirror's URL: stands for what ``distribution.snapshot`` says."""
 
 _RELEASE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _MIRROR = re.compile(r"(https?|file)://\S+")
+_SNAPSHOT = re.compile(r"[0-9A-Za-z][0-9A-Za-z.:_-]*")
 _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _SUITE = re.compile(r"(?!.*\.\.)[A-Za-z0-9./][A-Za-z0-9.+~_/-]*")
 
@@ -49,7 +52,7 @@ class ForeignRepository:
 
 
 def read_distribution(table: Table) -> Distribution:
-    """Return the distribution that *table* says."""
+    """Return the distribution that *table* says; its mirrors are those of the snapshot."""
     found = Distribution(
         id=table.text("id", choices=DISTRIBUTIONS, later=LATER_DISTRIBUTIONS),
         release=table.matching("release", _RELEASE, "a release's code name"),
@@ -58,10 +61,31 @@ def read_distribution(table: Table) -> Distribution:
         mirror=_read_url(table, "mirror"),
         security_mirror=_read_url(table, "security_mirror"),
     )
-    if table.has("snapshot"):
-        table.fault("snapshot", "no key of its own is needed: mirror takes a snapshot's dated URL")
+    snapshot = _read_snapshot(table, found.mirror)
     table.close()
-    return found
+    return replace(
+        found,
+        mirror=_fill(table, "mirror", found.mirror, snapshot),
+        security_mirror=_fill(table, "security_mirror", found.security_mirror, snapshot),
+    )
+
+
+def _read_snapshot(table: Table, mirror: str | None) -> str | None:
+    if not table.has("snapshot"):
+        return None
+    expected = "a snapshot's time, as in '20261101T000000Z'"
+    snapshot = table.matching("snapshot", _SNAPSHOT, expected)
+    if SNAPSHOT not in (mirror or ""):
+        expected = f"expected distribution.mirror with {SNAPSHOT} in its URL"
+        table.fault("snapshot", f"found {snapshot!r}, {expected}")
+    return snapshot
+
+
+def _fill(table: Table, key: str, url: str | None, snapshot: str | None) -> str | None:
+    if url and SNAPSHOT in url and snapshot is None:
+        expected = f"expected distribution.snapshot to say what {SNAPSHOT} stands for"
+        table.fault(key, f"found {url!r}, {expected}")
+    return url.replace(SNAPSHOT, snapshot or "") if url else None
 
 
 def _read_url(table: Table, key: str) -> str | None:

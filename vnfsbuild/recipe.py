@@ -34,7 +34,11 @@ _MODE = re.compile(r"0?[0-7]{3,4}")
 _OWNER = re.compile(r"[a-z_0-9][a-z0-9_-]*(:[a-z_0-9][a-z0-9_-]*)?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _LINE = re.compile(r"[^:\x00-\x1f\x7f]*")
+_RELATIVE = re.compile(r"[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*")
 _ABSOLUTE = re.compile(r"/[^:\x00-\x1f\x7f]*")
+_LEVELS = {"squashfs": (6, 22), "erofs": (9, 12)}
+"""A format of layers → the level that is meant when none is named, and the highest: each has a
+compressor of its own."""
 
 MAX_ID = 2**32 - 2
 NOBODY = (65534, 65535)
@@ -110,6 +114,8 @@ class Recipe:
     """What is wanted."""
 
     name: str
+    base: str | None
+    """another recipe's directory, from this one's: what it makes is built upon"""
     distribution: Distribution
     repositories: tuple[ForeignRepository, ...]
     packages: Packages
@@ -146,6 +152,7 @@ def parse_recipe(text: str, *, where: str = FILE) -> Recipe:
     files = top.table("files")
     recipe = Recipe(
         name=_read_name(top),
+        base=_read_base(top),
         distribution=read_distribution(top.table("distribution", required=True)),
         repositories=read_repositories(top),
         packages=_read_packages(top.table("packages")),
@@ -161,7 +168,7 @@ def parse_recipe(text: str, *, where: str = FILE) -> Recipe:
         agent=_read_agent(top.table("agent")),
     )
     files.close()
-    top.not_yet("base", "modules")
+    top.not_yet("modules")
     top.close()
     faults.verify()
     return recipe
@@ -174,6 +181,13 @@ def _read_name(top: Table) -> str:
     except InputError as error:
         top.fault("name", error.message.removeprefix("name: "))
         return name
+
+
+def _read_base(top: Table) -> str | None:
+    if not top.has("base"):
+        return None
+    expected = "another recipe's directory, from this one's, as in '../other'"
+    return top.matching("base", _RELATIVE, expected) or None
 
 
 def _read_packages(table: Table) -> Packages:
@@ -250,10 +264,9 @@ def _read_globs(table: Table, key: str) -> tuple[str, ...]:
 
 
 def _read_rootfs(table: Table) -> Rootfs:
-    found = Rootfs(
-        format=table.text("format", "squashfs", choices=("squashfs",), later=("erofs",)),
-        level=table.number("level", 6, least=1, most=22),
-    )
+    form = table.text("format", "squashfs", choices=tuple(_LEVELS))
+    level, most = _LEVELS.get(form, _LEVELS["squashfs"])
+    found = Rootfs(format=form, level=table.number("level", level, least=1, most=most))
     table.close()
     return found
 

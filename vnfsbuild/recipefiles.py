@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vnfsbuild.digest import Digest, digest_of, digest_of_stream, render_json
 from vnfsbuild.errors import InputError
-from vnfsbuild.fields import parse_toml
+from vnfsbuild.fields import Faults, parse_toml
 from vnfsbuild.files import read_bounded
 from vnfsbuild.lock import LockedFile, LockedKey
 from vnfsbuild.recipe import FILE, LOCK_FILE, Recipe, parse_recipe
@@ -42,23 +43,109 @@ def load_recipe(directory: Path) -> LoadedRecipe:
     """Return the recipe in *directory*, with the digests of all files that it names.
 
     Raises:
-        InputError: with every fault of it, or a file that it names is missing.
+        InputError: with every fault of it, or a file that it names is missing, or as
+            :func:`load_chain`; or it has a base.
     """
+    loaded, *bases = load_chain(directory)
+    if bases:
+        raise _refuse_base(loaded)
+    return loaded
+
+
+def load_chain(directory: Path) -> tuple[LoadedRecipe, ...]:
+    """Return the recipe in *directory*, its base, that one's base, and so on to the undermost.
+
+    Raises:
+        InputError: a base is missing, or is built upon itself, or has faults of its own, or is of
+            another distribution, release or architecture.
+    """
+    texts = [_read_text(directory)]
+    while texts[-1].recipe.base is not None:
+        base = _find_base(texts)
+        texts.append(_read_text(base))
+        _verify_same_distribution(texts[-2], texts[-1])
+    return tuple(_load(item) for item in texts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Text:
+    """A recipe as its file says it; the files that it names were not looked at."""
+
+    directory: Path
+    recipe: Recipe
+    digest: Digest
+    keys: tuple[LockedKey, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.directory / FILE
+
+
+def _read_text(directory: Path) -> _Text:
     path = directory / FILE
     data = read_bounded(path, limit_bytes=MAX_RECIPE_BYTES)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8: {error}") from error
-    recipe = parse_recipe(text, where=str(path))
-    # A file may be named twice: a key that lies in the directory that is copied.
-    found = {item.path: item for item in _list_files(directory, recipe)}
-    return LoadedRecipe(
+    return _Text(
         directory=directory,
-        recipe=recipe,
+        recipe=parse_recipe(text, where=str(path)),
         digest=digest_of(data),
         keys=list_keys(parse_toml(text, where=str(path))),
+    )
+
+
+def _load(text: _Text) -> LoadedRecipe:
+    # A file may be named twice: a key that lies in the directory that is copied.
+    found = {item.path: item for item in _list_files(text.directory, text.recipe)}
+    return LoadedRecipe(
+        directory=text.directory,
+        recipe=text.recipe,
+        digest=text.digest,
+        keys=text.keys,
         files=tuple(found[name] for name in sorted(found)),
+    )
+
+
+def _find_base(chain: Sequence[_Text]) -> Path:
+    """Return the directory of the base of the last one of *chain*."""
+    here = chain[-1]
+    found = here.directory / (here.recipe.base or "")
+    plain = Path(os.path.normpath(found))
+    # Behind a symbolic link ".." leads elsewhere than the text says.
+    base = plain if os.path.realpath(plain) == os.path.realpath(found) else found
+    if not os.access(base / FILE, os.F_OK):
+        expected = "expected the directory of another recipe"
+        raise InputError(f"{here.path}: base: found no {base / FILE}, {expected}")
+    real = [os.path.realpath(item.directory) for item in chain]
+    if os.path.realpath(base) in real:
+        shown = _render_chain([*real, os.path.realpath(base)])
+        raise InputError(f"{here.path}: base: found {shown}, expected a chain that ends")
+    return base
+
+
+def _render_chain(directories: Sequence[str]) -> str:
+    # From where all of them are to be seen: names alone may be those of several directories.
+    top = os.path.commonpath([Path(item).parent for item in directories])
+    return " → ".join(os.path.relpath(item, top) for item in directories)
+
+
+def _verify_same_distribution(upper: _Text, base: _Text) -> None:
+    faults = Faults(str(upper.path))
+    for key in ("id", "release", "architecture"):
+        wanted = getattr(upper.recipe.distribution, key)
+        found = getattr(base.recipe.distribution, key)
+        if found != wanted:
+            told = f"{base.path} has distribution.{key} {found!r}, expected {wanted!r} as here"
+            faults.add("base", told)
+    faults.verify()
+
+
+def _refuse_base(loaded: LoadedRecipe) -> InputError:
+    return InputError(
+        f"{loaded.directory / FILE}: base: building on another recipe is not there yet; "
+        f"found {loaded.recipe.base!r}, expected no base"
     )
 
 

@@ -31,6 +31,7 @@ PACKAGES = {
     "gpgv": "gpgv",
     "ip": "iproute2",
     "kexec": "kexec-tools",
+    "mkfs.erofs": "erofs-utils",
     "mksquashfs": "squashfs-tools",
     "mount": "mount",
     "newgidmap": "uidmap",

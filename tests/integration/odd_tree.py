@@ -1,6 +1,7 @@
 """A small tree of all that is hard to pack, made and packed as whoever runs this file.
 
-Run as a program: DIRECTORY to work in, TOOLS tree, OUT file, ORDER in which the tree is made.
+Run as a program: DIRECTORY to work in, TOOLS tree, OUT file, ORDER in which the tree is made,
+FORMAT to pack it as: squashfs unless told.
 """
 
 import contextlib
@@ -13,11 +14,13 @@ from pathlib import Path
 
 from vnfsbuild.idmap import make_ids
 from vnfsbuild.namespace import call_with, remove
+from vnfsbuild.pack.erofs import pack_erofs
 from vnfsbuild.pack.squashfs import pack_squashfs
 from vnfsbuild.standin import resolve_stand_ins
 from vnfsbuild.tree import cut_times, list_tree
 
 EPOCH = 1_700_000_000
+PACKERS = {"squashfs": pack_squashfs, "erofs": pack_erofs}
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
 
 
@@ -68,13 +71,13 @@ def make_privileged(root):
         os.setxattr(root / "dir5/file5", "user.x", b"y")
 
 
-def pack(directory, tools, out, order):
+def pack(directory, tools, out, order, form):
     """Make the tree and pack it: to be run as root, of whatever namespace."""
     root = directory / "root"
     root.mkdir()
     make_tree(root, order)
     entries = resolve_stand_ins(list_tree(root), root)
-    pack_squashfs(tools, entries, root, out, epoch=EPOCH)
+    PACKERS[form](tools, entries, root, out, epoch=EPOCH)
 
 
 if __name__ == "__main__":
@@ -83,6 +86,7 @@ if __name__ == "__main__":
 
     directory, tools, out = (Path(word) for word in sys.argv[1:4])
     # Of the owners above all small ids, one is known beforehand, and the others are not.
-    call_with(make_ids([70_000], [70_001]), odd_tree.pack, directory, tools, out, int(sys.argv[4]))
+    how = (int(sys.argv[4]), sys.argv[5] if len(sys.argv) > 5 else "squashfs")
+    call_with(make_ids([70_000], [70_001]), odd_tree.pack, directory, tools, out, *how)
     remove(directory / "root")
     assert not (directory / "root").exists()

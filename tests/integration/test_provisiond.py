@@ -247,7 +247,8 @@ def readable_by_all(argv, directory):
     closed = {
         above: {path for path in wanted if path.is_relative_to(above)}
         for path in wanted
-        for above in (list(path.parents)[-2], path)
+        # the topmost directory above it, and itself
+        for above in ([*reversed(path.parents), path][1], path)
         if not above.stat().st_mode & 0o001
     }
     script = []

@@ -59,10 +59,11 @@ def load_modules(root: Path, version: str) -> Modules:
     for line in _lines(directory / "modules.dep", required=True):
         path, _, rest = line.partition(":")
         needs[path] = tuple(reversed(rest.split()))
-    aliases = {}
+    aliases: dict[str, str] = {}
     for line in _lines(directory / "modules.alias"):
         _, alias, name = line.split()
-        if not set("*?[") & set(alias):
+        # Of several, the one that every processor runs: the capsule's init takes no refusal.
+        if not set("*?[") & set(alias) and not aliases.get(alias, "").endswith("_generic"):
             aliases[alias] = name
     return Modules(
         directory=directory,

@@ -107,6 +107,28 @@ def test_modules_come_with_what_they_need_and_after_it(root, patterns, names):
     assert choose(root, *patterns) == names
 
 
+@pytest.mark.parametrize("order", [(1, 0), (0, 1)])
+def test_of_several_modules_behind_an_alias_the_one_for_every_processor_is_taken(root, order):
+    modules = root / "usr/lib/modules" / VERSION
+    with (modules / "modules.dep").open("a") as file:
+        file.write("kernel/crypto/crc32c-intel.ko.xz:\n")
+    lines = ["alias crc32c crc32c_intel\n", "alias crc32c crc32c_generic\n"]
+    (modules / "modules.alias").write_text("".join(lines[number] for number in order))
+    assert choose(root, "libcrc32c") == ["crc32c_generic", "libcrc32c"]
+
+
+def test_the_capsules_initramfs_has_the_file_system_of_its_layers(root, tools):
+    modules = root / "usr/lib/modules" / VERSION
+    with (modules / "modules.dep").open("a") as file:
+        file.write("kernel/fs/erofs.ko.xz: kernel/lib/libcrc32c.ko.xz\n")
+    (modules / "kernel/fs/erofs.ko.xz").write_bytes(lzma.compress(content("erofs")))
+    members = capsule_members(root, tools, VERSION, formats=["erofs"])
+    order = members["usr/lib/vnfs/modules"].data.decode().split()
+    assert [module_name(path) for path in order] == [
+        "loop", "overlay", "crc32c_generic", "libcrc32c", "erofs",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("pattern", ["erofs", "kernel/nothing/*", "kernel/drivers/virtio/*"])
 def test_an_unknown_module_is_an_error(root, pattern):
     with pytest.raises(InputError, match=r"modules\.txt: found .* no module of 6\.12-test") as told:

@@ -4,7 +4,11 @@ import pytest
 
 from vnfsbuild.errors import InputError
 from vnfsbuild.origins import ForeignRepository
+from vnfsbuild.packages import fetch_locked, find_missing
 from vnfsbuild.recipe import parse_recipe
+from vnfsbuild.sources.origin import make_origin, make_urls
+
+from .debs import lock_bytes
 
 LEAST = """
 name = "x"
@@ -113,11 +117,61 @@ key = "k"
     ]
 
 
-def test_a_snapshot_is_a_mirror():
-    assert faults_of("snapshot = '20260101T000000Z'\n") == [
-        "r.toml: distribution.snapshot: no key of its own is needed: mirror takes a snapshot's "
-        "dated URL"
+DATED = "https://snapshot.example.org/archive/debian/{snapshot}"
+SNAPSHOT = "snapshot = '20261101T000000Z'\n"
+
+
+def test_a_snapshot_stands_in_both_mirrors():
+    security = DATED.replace("debian", "debian-security")
+    found = parse(f"mirror = '{DATED}/'\nsecurity_mirror = '{security}'\n{SNAPSHOT}").distribution
+    top = "https://snapshot.example.org/archive"
+    assert found.mirror == f"{top}/debian/20261101T000000Z"
+    assert found.security_mirror == f"{top}/debian-security/20261101T000000Z"
+
+
+@pytest.mark.parametrize(
+    "mirrors",
+    ["", "mirror = 'http://a.example.org'\n", f"security_mirror = '{DATED}'\n"],
+)
+def test_a_snapshot_that_no_mirror_asks_for_is_refused(mirrors):
+    assert faults_of(mirrors + SNAPSHOT) == [
+        "r.toml: distribution.snapshot: found '20261101T000000Z', expected distribution.mirror "
+        "with {snapshot} in its URL"
     ]
+
+
+@pytest.mark.parametrize("key", ["mirror", "security_mirror"])
+def test_a_mirror_that_asks_for_no_snapshot_in_particular_is_refused(key):
+    assert faults_of(f"{key} = '{DATED}'\n") == [
+        f"r.toml: distribution.{key}: found '{DATED}', expected distribution.snapshot to say what "
+        "{snapshot} stands for"
+    ]
+
+
+@pytest.mark.parametrize("value", ["../x", "a/b", "a b", ".."])
+def test_a_snapshot_is_one_part_of_an_url(value):
+    assert faults_of(f"mirror = '{DATED}'\nsnapshot = '{value}'\n") == [
+        f"r.toml: distribution.snapshot: found {value!r}, expected a snapshot's time, as in "
+        "'20261101T000000Z'"
+    ]
+
+
+def test_packages_are_taken_from_the_snapshot(tmp_path, monkeypatch):
+    monkeypatch.setattr("vnfsbuild.sources.origin.find_host_archive", lambda _: None)
+    monkeypatch.setattr("vnfsbuild.sources.origin.capture_default_archive", lambda *_, **__: None)
+    item = lock_bytes(b"x")
+    path = tmp_path / "20261101T000000Z" / item.path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    recipe = parse(f"mirror = '{tmp_path.as_uri()}/{{snapshot}}'\n{SNAPSHOT}")
+    origin = make_origin(recipe, tmp_path)
+    urls = make_urls([item], origin, tools=tmp_path / "tools", environment={})
+    assert urls == {item.sha256: (path.as_uri(),)}
+    fetch_locked([item], cache=tmp_path / "cache", origin=origin)
+    assert not find_missing(tmp_path / "cache", [item])
+
+
+def test_a_dated_mirror_needs_no_snapshot():
     found = parse("mirror = 'http://a.example.org/20260101/'\nsecurity_mirror = 'file:///s'\n")
     assert found.distribution.mirror == "http://a.example.org/20260101"
     assert found.distribution.security_mirror == "file:///s"

@@ -27,6 +27,12 @@ def faults_of(text):
     return raised.value.message.splitlines()
 
 
+@pytest.mark.parametrize("value", ["''", "3", "['../a']", '"../a\\u0000"'])
+def test_a_base_is_a_path(value):
+    (fault,) = faults_of(f"base = {value}\n{LEAST}")
+    assert fault.startswith("r.toml: base: found ")
+
+
 def test_what_is_not_said_has_a_default():
     recipe = parse_recipe(LEAST)
     assert recipe.name == "small"
@@ -34,6 +40,7 @@ def test_what_is_not_said_has_a_default():
     assert recipe.distribution.components == ("main",)
     assert recipe.distribution.mirror is None
     assert recipe.packages.recommends is False
+    assert recipe.base is None
     assert (recipe.copy, recipe.write, recipe.exclude) == (None, (), ())
     assert (recipe.rootfs.format, recipe.rootfs.level) == ("squashfs", 6)
     assert recipe.wanted == ("linux-image-amd64", "python3")
@@ -67,7 +74,7 @@ def test_scripts_are_no_part_of_what_is_copied():
 def test_all_faults_are_told_at_once():
     text = """
 nam = "x"
-base = "../other"
+base = "/other"
 [distribution]
 id = "debain"
 release = "trixie"
@@ -108,10 +115,12 @@ finalize = ["/x.sh"]
 [secrets]
 allow = ["etc/**"]
 [rootfs]
-format = "erofs"
+format = "ext4"
 """
     assert faults_of(text) == [
         "r.toml: name: missing",
+        "r.toml: base: found '/other', expected another recipe's directory, from this one's, "
+        "as in '../other'",
         "r.toml: distribution.id: found 'debain', expected 'debian' or 'ubuntu'; 'debian' is near",
         "r.toml: distribution.mirror: found 'mirror.example.org', "
         "expected http://…, https://… or file://…",
@@ -137,8 +146,7 @@ format = "erofs"
         "r.toml: scripts.finalize: found '/x.sh', expected a file beside the recipe",
         "r.toml: exclude.paths: found 'usr/**/doc', expected a path with *, ? or [] in its parts",
         "r.toml: secrets.allow: found 'etc/**', expected a path with *, ? or [] in its parts",
-        "r.toml: rootfs.format: 'erofs' is not yet supported by this version of vnfsbuild",
-        "r.toml: base: not yet supported by this version of vnfsbuild",
+        "r.toml: rootfs.format: found 'ext4', expected 'squashfs' or 'erofs'",
         "r.toml: nam: unknown key; did you mean 'name'?",
     ]
 
@@ -151,6 +159,26 @@ format = "erofs"
 )
 def test_what_is_to_come_is_refused_not_passed_over(text):
     assert "not yet supported" in faults_of(LEAST + text)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("squashfs", 6)),
+        ("level = 22", ("squashfs", 22)),
+        ("format = 'erofs'", ("erofs", 9)),
+        ("format = 'erofs'\nlevel = 12", ("erofs", 12)),
+    ],
+)
+def test_each_format_of_layers_has_levels_of_its_own(text, expected):
+    rootfs = parse_recipe(LEAST + f"[rootfs]\n{text}\n", where="r.toml").rootfs
+    assert (rootfs.format, rootfs.level) == expected
+
+
+def test_a_level_of_the_other_format_is_refused():
+    assert faults_of(LEAST + "[rootfs]\nformat = 'erofs'\nlevel = 13\n") == [
+        "r.toml: rootfs.level: found 13, expected a whole number from 1 to 12"
+    ]
 
 
 SHIPPED = {
