@@ -196,14 +196,15 @@ def test_a_unit_that_no_package_brought_is_told(recipe, tmp_path):
         apply_services(tmp_path, services, tools_tree=tools_tree)
 
 
-def test_damaged_and_missing_packages_are_fetched_again(recipe):
+def test_damaged_and_missing_packages_are_fetched_again(recipe, tmp_path):
+    # In a cache of its own: other tests build from the common one at the same time.
     lock = load_or_make_lock(recipe, cache=PLACES.cache)
     small = min(lock.packages, key=lambda item: item.size_bytes)
-    path = package_path(PLACES.cache, small.sha256)
-    if path.exists():
-        path.write_bytes(b"damaged")
-    fetch_locked([small], cache=PLACES.cache)
-    assert find_missing(PLACES.cache, [small]) == []
+    fetch_locked([small], cache=tmp_path)
+    package_path(tmp_path, small.sha256).write_bytes(b"damaged")
+    assert find_missing(tmp_path, [small]) == [small]
+    fetch_locked([small], cache=tmp_path)
+    assert find_missing(tmp_path, [small]) == []
 
 
 @pytest.mark.parametrize(
