@@ -117,7 +117,7 @@ def test_a_compute_node_is_the_same_built_twice_on_disk_without_a_network(site, 
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["toy", pytest.param(COMPUTE, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["toy", COMPUTE])
 def test_debian_13_gives_the_same(site, recipes, digests, guest, tmp_path, name):
     """Another Python, C library and set of host programs, in a chroot."""
     work = guests.make_work(tmp_path / "work", recipes[name], site.cache)
