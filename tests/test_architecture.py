@@ -34,7 +34,7 @@ FLOORS = {
             "newlock resolve stages seal build bootstrap rebuild original explain reproduce"
             " describe doctor"
         ),
-        "7 surface": "options commands/ cli __main__",
+        "7 surface": "verbs options commands/ cli __main__",
     },
     "provisiond": {
         WORDS: "protocol refusals",
@@ -52,7 +52,7 @@ FLOORS = {
 
 OF_VNFSBUILD = (
     "errors digest dsse reference manifest newc trust verify fields files tools keys capsule"
-    " storeindex store places listing progress"
+    " storeindex store places listing progress verbs"
 )
 """What provisiond uses of vnfsbuild, besides what is said in :data:`MORE_OF_VNFSBUILD`."""
 

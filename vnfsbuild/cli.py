@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import errno
-import importlib
 import logging
 import os
 import sys
@@ -18,6 +16,7 @@ import click
 from vnfsbuild import __version__
 from vnfsbuild.errors import VnfsbuildError, render_error
 from vnfsbuild.places import find_places
+from vnfsbuild.verbs import Verbs
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ VERBS = {
     "vendor": ("vendor", "Write a repository of exactly what RECIPE's lock names."),
     "verify": ("verify", "Verify every byte of a capsule, and who signed it."),
 }
-"""Verb → its module in commands/, and its line in ``--help``, which loads none of them."""
+"""Verb → its module in commands/, and its line in ``--help``."""
 
 WORLD_ERRORS = {
     errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO,
@@ -47,44 +46,16 @@ WORLD_ERRORS = {
 """What the system may refuse at any time: told in words, for it is no bug of ours."""
 
 
-class Verbs(click.Group):
-    """A group that loads a verb's module only when that verb is used."""
+class OurVerbs(Verbs):
+    """What vnfsbuild does."""
 
-    verbs: Mapping[str, tuple[str, str]] = VERBS
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs, by alphabet."""
-        return sorted(self.verbs)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the verb *cmd_name*."""
-        if cmd_name not in self.verbs:
-            return None
-        module = importlib.import_module(f"vnfsbuild.commands.{self.verbs[cmd_name][0]}")
-        command: click.Command = module.command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the verb that *args* begin with.
-
-        Raises:
-            UsageError: there is none; the nearest one is named.
-        """
-        if args and not args[0].startswith("-") and args[0] not in self.verbs:
-            near = difflib.get_close_matches(args[0], self.verbs, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"No such command {args[0]!r}.{meant}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of verbs."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, self.verbs[verb][1]) for verb in self.list_commands(ctx)])
+    verbs: Mapping[str, tuple[str, str, str]] = {
+        verb: (f"vnfsbuild.commands.{module}", "command", line)
+        for verb, (module, line) in VERBS.items()
+    }
 
 
-@click.command("vnfsbuild", cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("vnfsbuild", cls=OurVerbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Tell every program that is run, and its output.")
 @click.option("--store", type=click.Path(path_type=Path), help="The store; also VNFS_STORE.")
 @click.option("--site", type=click.Path(path_type=Path), help="keys/, trust.json; also VNFS_SITE.")
