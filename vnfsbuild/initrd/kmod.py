@@ -42,12 +42,6 @@ def module_name(path: str) -> str:
     return _SUFFIX.sub("", path.rpartition("/")[2]).replace("-", "_")
 
 
-def find_kernels(root: Path) -> list[str]:
-    """Return the versions of the kernels that *root* has modules of."""
-    found = (root / "usr/lib/modules").glob("*/modules.dep")
-    return sorted(path.parent.name for path in found)
-
-
 def load_modules(root: Path, version: str) -> Modules:
     """Return the modules of the kernel *version* in the tree *root*.
 

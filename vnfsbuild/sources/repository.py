@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnfsbuild.origins import Distribution, ForeignRepository
+from vnfsbuild.origins import ForeignRepository
 
 LOCAL = "local"
 """What the lock names as the repository of packages beside the recipe."""
@@ -89,18 +89,4 @@ def make_foreign(named: Iterable[ForeignRepository], *, directory: Path) -> tupl
         )
         for item in named
         for suite in item.suites
-    )
-
-
-def make_all(
-    archive: Archive,
-    distribution: Distribution,
-    foreign: Iterable[ForeignRepository],
-    *,
-    directory: Path,
-) -> tuple[Repository, ...]:
-    """Return all repositories that the packages of a recipe in *directory* come from."""
-    return (
-        *make_repositories(archive, distribution.release, distribution.components),
-        *make_foreign(foreign, directory=directory),
     )

@@ -23,7 +23,6 @@ from vnfsbuild.initrd.bootstrap import render_description
 from vnfsbuild.initrd.capsule import capsule_members
 from vnfsbuild.initrd.kmod import (
     choose_modules,
-    find_kernels,
     load_modules,
     module_name,
     parse_module_list,
@@ -137,13 +136,8 @@ def test_an_unknown_module_is_an_error(root, pattern):
 
 
 def test_a_tree_without_a_kernel_is_told(tmp_path):
-    assert find_kernels(tmp_path) == []
     with pytest.raises(InputError, match="expected a kernel and its modules"):
         load_modules(tmp_path, VERSION)
-
-
-def test_kernels_are_found(root):
-    assert find_kernels(root) == [VERSION]
 
 
 def test_a_module_list_has_comments_and_one_name_a_line():
