@@ -16,6 +16,10 @@ from vnfsbuild.errors import InputError, VerificationError
 Digest = NewType("Digest", str)
 
 READ_SIZE_BYTES = 1024 * 1024
+
+MAX_DEPTH = 64
+"""Nothing of ours is nested deeper. What is much deeper cannot even be shown in a message."""
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
@@ -88,8 +92,9 @@ def render_json(value: Any) -> bytes:
 
     Raises:
         TypeError: a float or another type that canonical JSON does not have.
+        ValueError: it is nested too deep.
     """
-    _refuse_floats(value)
+    _refuse_others(value, MAX_DEPTH)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8")
 
@@ -119,14 +124,16 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return dict(pairs)
 
 
-def _refuse_floats(value: Any) -> None:
+def _refuse_others(value: Any, depth: int) -> None:
+    if depth < 0:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if isinstance(value, float):
         raise TypeError("canonical JSON has no floating-point numbers")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError("canonical JSON has only strings as keys")
-            _refuse_floats(item)
+            _refuse_others(item, depth - 1)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _refuse_floats(item)
+            _refuse_others(item, depth - 1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, Mapping, Tuple
 
@@ -26,6 +27,8 @@ VerifyEd25519 = Callable[[bytes, bytes, bytes], None]
 
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+
+_KEY_ID = re.compile(r"[0-9a-f]{64}\Z")
 
 # SubjectPublicKeyInfo of every Ed25519 key (RFC 8410) is this, then the 32 bytes of the key.
 SPKI_PREFIX = bytes.fromhex("302a300506032b6570032100")
@@ -144,4 +147,7 @@ def _signature(item: Dict[str, Any]) -> Tuple[KeyId, bytes]:
     signature = _decode(item["sig"])
     if len(signature) != SIGNATURE_BYTES:
         raise ValueError(f"a signature of {len(signature)} bytes, expected {SIGNATURE_BYTES}")
-    return _text(item["keyid"]), signature
+    keyid = _text(item["keyid"])
+    if not _KEY_ID.match(keyid):
+        raise ValueError(f"key id {keyid!r:.80}, expected 64 hexadecimal digits")
+    return keyid, signature

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Optional
 
+MAX_LINE_CHARACTERS = 800
+"""What a line that quotes what somebody sent is cut to."""
+
 
 class VnfsbuildError(Exception):
     """Something failed in a way that a person can act on; exit status 1."""
@@ -30,9 +33,24 @@ class InputError(VnfsbuildError):
 
 
 class VerificationError(VnfsbuildError):
-    """Bytes that no trusted authority vouches for, or that are not what was signed; status 3."""
+    """Bytes that no trusted authority vouches for, or that are not what was signed; status 3.
+
+    The message quotes what somebody sent, so it is made one printable line of bounded length.
+    """
 
     exit_status = 3
+
+    def __init__(self, message: str, *, hint: Optional[str] = None) -> None:
+        super().__init__(quote_untrusted(message), hint=hint)
+
+
+def quote_untrusted(text: str) -> str:
+    """Return *text* as one line that drives no terminal: the middle of a long one is left out."""
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    if len(shown) <= MAX_LINE_CHARACTERS:
+        return shown
+    half = MAX_LINE_CHARACTERS // 2
+    return f"{shown[:half]} … {shown[-half:]}"
 
 
 def render_error(error: VnfsbuildError) -> str:

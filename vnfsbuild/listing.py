@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return *text* with its lines, and without anything else that drives terminals."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text
+    )
 
 
 def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,5 +38,9 @@ def render_size(size_bytes: int) -> str:
 
 
 def render_document(value: Any) -> str:
-    """Return *value* as ``--json`` prints it: for machines, yet with a line for each entry."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    """Return *value* as ``--json`` prints it: for machines, yet with a line for each entry.
+
+    Bytes of names that are no text stand in it as Python's ``surrogateescape`` has them.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -34,6 +34,9 @@ LAYER_TYPES = {LAYER_SQUASHFS: "squashfs", LAYER_EROFS: "erofs"}
 MAX_METADATA_BYTES = 4 * 1024 * 1024
 """No manifest, config, index or envelope is larger; a reader need not hold more."""
 
+MAX_PAYLOAD_BYTES = 8 * 1024**3 - 1
+"""What a tar header can say."""
+
 
 @dataclass(frozen=True)
 class Descriptor:
@@ -187,6 +190,9 @@ def _require_payloads(manifest: Manifest, *, where: str) -> None:
             f"{where}: found payloads {', '.join(kinds) or 'none'}; "
             f"expected source, kernel, initrd, {wanted}"
         )
+    largest = max(payload.size_bytes for payload in manifest.payloads)
+    if largest > MAX_PAYLOAD_BYTES:
+        raise VerificationError(f"{where}: found a payload of 8 GiB or more, expected less")
     if len({(blob.digest, blob.size_bytes) for blob in manifest.blobs}) != len(
         {blob.digest for blob in manifest.blobs}
     ):

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from vnfsbuild.listing import render_size
+from vnfsbuild.listing import printable, render_size
 
 LINE_SECONDS = 10.0
 """Where there is no terminal, a line is written this often."""
@@ -16,6 +16,7 @@ LINE_SECONDS = 10.0
 @contextlib.contextmanager
 def bar(label: str, *, total_bytes: int) -> Iterator[Callable[[int], None]]:
     """Show how much of *total_bytes* is done; the block calls what it gets with each step."""
+    label = printable(label)  # there may be the name of somebody else's file in it
     if sys.stderr.isatty():
         with _terminal_bar(label, total_bytes) as advance:
             yield advance

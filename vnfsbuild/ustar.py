@@ -129,6 +129,12 @@ class Reader:
             self._offset += len(chunk)
             yield chunk
 
+    def skip(self, size_bytes: int) -> int:
+        """Pass over content that is read elsewhere; return at which byte it begins."""
+        start = self._offset
+        self._offset = self._stream.seek(start + size_bytes)
+        return start
+
     def padding(self, size_bytes: int) -> None:
         """Read what fills the last block of a member of *size_bytes* bytes.
 

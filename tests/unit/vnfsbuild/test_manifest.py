@@ -16,7 +16,7 @@ digests = st.binary(min_size=32, max_size=32).map(lambda raw: Digest("sha256:" +
 def descriptors(*kinds):
     """Descriptors of blobs: the size follows from the digest, since a blob has but one."""
     return st.builds(
-        lambda kind, digest: m.Descriptor(kind, digest, int(digest[7:17], 16)),
+        lambda kind, digest: m.Descriptor(kind, digest, int(digest[7:15], 16)),
         st.sampled_from(kinds),
         digests,
     )

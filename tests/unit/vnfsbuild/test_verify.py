@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from provisiond.agent import ed25519
-from vnfsbuild import keys
 from vnfsbuild.digest import digest_of
 from vnfsbuild.dsse import Envelope, make_envelope, parse_envelope, render_envelope
 from vnfsbuild.errors import VerificationError
 from vnfsbuild.manifest import OCI_MANIFEST, render_config
+from vnfsbuild.signing import keys
 from vnfsbuild.verify import open_capsule, verify_capsule
 
 PRIMITIVES = {"cryptography": keys.verify_ed25519, "openssl": ed25519.verify_ed25519}
