@@ -15,10 +15,9 @@ from typing import BinaryIO
 
 from vnfsbuild import ustar
 from vnfsbuild.digest import READ_SIZE_BYTES, Digest, digest_of, render_json, verify_stream
-from vnfsbuild.dsse import parse_envelope
+from vnfsbuild.dsse import KeyId
 from vnfsbuild.errors import InputError, VerificationError
 from vnfsbuild.files import open_atomic
-from vnfsbuild.keys import verify_ed25519
 from vnfsbuild.manifest import (
     BOOTSTRAP,
     CAPSULE,
@@ -29,13 +28,21 @@ from vnfsbuild.manifest import (
     SIGNATURE,
     Descriptor,
     IndexEntry,
-    make_signature_manifest,
     parse_index,
     parse_manifest,
-    parse_signature_manifest,
     render_index,
-    render_signature_manifest,
 )
+from vnfsbuild.referrers.attachment import CARRIED, parse_attachment
+from vnfsbuild.referrers.attestation import PROVENANCE, find_attesters
+from vnfsbuild.referrers.index import (
+    MAX_ATTESTATIONS,
+    MAX_SIGNATURES,
+    make_referrers,
+    order_attestations,
+    order_signatures,
+    referrers_tag,
+)
+from vnfsbuild.signing.keys import verify_ed25519
 from vnfsbuild.trust import Trust
 from vnfsbuild.verify import VerifiedCapsule, open_capsule, verify_capsule
 
@@ -43,8 +50,6 @@ LAYOUT_NAME = "oci-layout"
 LAYOUT = render_json({"imageLayoutVersion": "1.0.0"})
 INDEX_NAME = "index.json"
 REF_NAME = "org.opencontainers.image.ref.name"
-
-MAX_SIGNATURES = 64
 
 Advance = Callable[[int], None]
 """Is told how many more bytes are done."""
@@ -58,6 +63,8 @@ class Head:
     config_bytes: bytes
     envelopes: tuple[bytes, ...]
     """Texts of the signatures, one signer each, in the order in which a file holds them."""
+    attestations: tuple[bytes, ...] = ()
+    """Texts of what builders say of it, one builder each, in the order of a file."""
     capsule: VerifiedCapsule
 
     @property
@@ -66,87 +73,27 @@ class Head:
         return self.capsule.config.name
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Referrers:
-    """What ties signatures to a capsule, as an OCI layout holds it."""
-
-    index: bytes
-    """An OCI index of *manifests*."""
-    manifests: tuple[bytes, ...]
-    """The manifest of each envelope, sorted by digest."""
-    envelopes: tuple[bytes, ...]
-    """In the order of *manifests*."""
-
-    @property
-    def blobs(self) -> tuple[bytes, ...]:
-        """Return all blobs in the order in which a file holds them."""
-        pairs = zip(self.manifests, self.envelopes, strict=True)
-        return (b"{}", self.index, *(blob for pair in pairs for blob in pair))
-
-
-def make_head(manifest_bytes: bytes, config_bytes: bytes, envelopes: Iterable[bytes]) -> Head:
+def make_head(
+    manifest_bytes: bytes,
+    config_bytes: bytes,
+    envelopes: Iterable[bytes],
+    attestations: Iterable[bytes] = (),
+) -> Head:
     """Return the head of the capsule that these bytes describe.
 
     Raises:
-        VerificationError: they do not belong together, an envelope is over another manifest or
-            does not hold exactly one signature, or a key has signed twice.
+        VerificationError: they do not belong together; a signature or an attestation is over
+            another manifest, does not hold exactly one signature, or is the second by its key; or
+            there are too many.
     """
     capsule = open_capsule(manifest_bytes, config_bytes)
-    referrers = make_referrers(manifest_bytes, envelopes)
-    signers = set()
-    for number, data in enumerate(referrers.envelopes):
-        where = f"{capsule.config.name}: signature {number}"
-        envelope = parse_envelope(data, where=where)
-        if envelope.payload_type != OCI_MANIFEST or envelope.payload != manifest_bytes:
-            raise VerificationError(f"{where}: is over another manifest")
-        if len(envelope.signatures) != 1:
-            raise VerificationError(
-                f"{where}: found {len(envelope.signatures)} signatures in one envelope, expected 1"
-            )
-        signers.add(envelope.signatures[0][0])
-    if len(signers) != len(referrers.envelopes):
-        raise VerificationError(f"{capsule.config.name}: two signatures by the same key")
-    if len(signers) > MAX_SIGNATURES:
-        raise VerificationError(
-            f"{capsule.config.name}: found {len(signers)} signatures, "
-            f"expected at most {MAX_SIGNATURES}"
-        )
     return Head(
         manifest_bytes=manifest_bytes,
         config_bytes=config_bytes,
-        envelopes=referrers.envelopes,
+        envelopes=order_signatures(capsule, manifest_bytes, envelopes),
+        attestations=order_attestations(capsule, manifest_bytes, attestations),
         capsule=capsule,
     )
-
-
-def make_referrers(
-    manifest_bytes: bytes, envelopes: Iterable[bytes], others: Iterable[IndexEntry] = ()
-) -> Referrers:
-    """Return what ties *envelopes* to the capsule with this manifest.
-
-    *others* are entries of referrers that are no signatures: a store lists them beside these.
-    """
-    pairs = sorted(
-        (
-            (render_signature_manifest(make_signature_manifest(manifest_bytes, data)), data)
-            for data in set(envelopes)
-        ),
-        key=lambda pair: digest_of(pair[0]),
-    )
-    entries: list[IndexEntry] = [
-        (Descriptor(OCI_MANIFEST, digest_of(manifest), len(manifest)), SIGNATURE, {})
-        for manifest, _ in pairs
-    ]
-    return Referrers(
-        index=render_index(sorted([*entries, *others], key=lambda entry: entry[0].digest)),
-        manifests=tuple(manifest for manifest, _ in pairs),
-        envelopes=tuple(data for _, data in pairs),
-    )
-
-
-def referrers_tag(digest: Digest) -> str:
-    """Return the name under which the referrers index of a capsule stands: ``sha256-HEX``."""
-    return digest.replace(":", "-")
 
 
 def blob_name(digest: str) -> str:
@@ -161,8 +108,8 @@ def render_head(head: Head) -> tuple[tuple[str, bytes], ...]:
         (manifest, head.capsule.manifest.artifact_type, {REF_NAME: head.name})
     ]
     blobs = [head.manifest_bytes]
-    if head.envelopes:
-        referrers = make_referrers(head.manifest_bytes, head.envelopes)
+    if head.envelopes or head.attestations:
+        referrers = make_referrers(head.manifest_bytes, head.envelopes, head.attestations)
         index = Descriptor(OCI_INDEX, digest_of(referrers.index), len(referrers.index))
         entries.append((index, None, {REF_NAME: referrers_tag(manifest.digest)}))
         blobs += referrers.blobs
@@ -204,17 +151,30 @@ def write_capsule(
         InputError: a payload is too large for the format.
     """
     with open_atomic(path) as file:
-        for name, data in render_head(head):
-            file.write(ustar.render_header(name, len(data)) + data + ustar.padding(len(data)))
+        write_head(file, head)
         for payload in payloads_after(head):
-            file.write(ustar.render_header(blob_name(payload.digest), payload.size_bytes))
             with open_blob(payload.digest) as blob:
-                for chunk in verify_payload(read_chunks(blob), payload, where=f"{head.name}: blob"):
-                    file.write(chunk)
-                    if advance:
-                        advance(len(chunk))
-            file.write(ustar.padding(payload.size_bytes))
+                chunks = verify_payload(read_chunks(blob), payload, where=f"{head.name}: blob")
+                write_payload(file, payload, chunks, advance)
         file.write(ustar.END)
+
+
+def write_head(file: BinaryIO, head: Head) -> None:
+    """Write what stands before the payloads."""
+    for name, data in render_head(head):
+        file.write(ustar.render_header(name, len(data)) + data + ustar.padding(len(data)))
+
+
+def write_payload(
+    file: BinaryIO, payload: Descriptor, chunks: Iterable[bytes], advance: Advance | None
+) -> None:
+    """Write one payload, whose *chunks* verify themselves."""
+    file.write(ustar.render_header(blob_name(payload.digest), payload.size_bytes))
+    for chunk in chunks:
+        file.write(chunk)
+        if advance:
+            advance(len(chunk))
+    file.write(ustar.padding(payload.size_bytes))
 
 
 def verify_payload(chunks: Iterator[bytes], payload: Descriptor, *, where: str) -> Iterator[bytes]:
@@ -243,7 +203,7 @@ def read_capsule(
         VerificationError: the file is not the one valid byte sequence for what it holds.
     """
     source = ustar.Reader(stream, where)
-    head = _read_head(source)
+    head = read_head(source)
     admit(head)
     for payload in payloads_after(head):
         source.header(blob_name(payload.digest), size_bytes=payload.size_bytes)
@@ -269,6 +229,18 @@ def verify_head(head: Head, *, trust: Trust, now: int) -> VerifiedCapsule:
     )
 
 
+def verify_attestations(head: Head, *, trust: Trust) -> tuple[KeyId, ...]:
+    """Return who of those whose word counts says to have built *head*; see
+    :func:`~vnfsbuild.referrers.attestation.find_attesters`.
+
+    Raises:
+        VerificationError: one who counts did not sign that, or says something else.
+    """
+    return find_attesters(
+        head.capsule, head.attestations, trust=trust, verify_ed25519=verify_ed25519
+    )
+
+
 def verify_file(
     path: Path, *, trust: Trust, now: int, advance: Advance | None = None
 ) -> VerifiedCapsule:
@@ -278,14 +250,37 @@ def verify_file(
         InputError: the file cannot be read.
         VerificationError: it is damaged, or *trust* does not say that it may run.
     """
+    verdict: list[VerifiedCapsule] = []
+
+    def admit(head: Head) -> None:
+        verdict.append(verify_head(head, trust=trust, now=now))
+        verify_attestations(head, trust=trust)
+
+    skim_capsule(path, admit=admit, advance=advance)
+    return verdict[0]
+
+
+def skim_capsule(
+    path: Path,
+    *,
+    admit: Callable[[Head], None] = lambda _: None,
+    advance: Advance | None = None,
+) -> Head:
+    """Return the head of the file *path*, all of which was read and found whole.
+
+    *admit* may refuse it before any payload is read.
+
+    Raises:
+        InputError: the file cannot be read.
+        VerificationError: it is damaged.
+    """
 
     def take(payload: Descriptor, chunks: Iterator[bytes]) -> None:
         for chunk in chunks:
             if advance:
                 advance(len(chunk))
 
-    head = load_capsule(path, admit=lambda _: None, take=take)
-    return verify_head(head, trust=trust, now=now)
+    return load_capsule(path, admit=admit, take=take)
 
 
 def load_capsule(
@@ -308,8 +303,12 @@ def load_capsule(
         return read_capsule(file, where=os.fspath(path), admit=admit, take=take)
 
 
-def _read_head(source: ustar.Reader) -> Head:
-    """Follow the digests from the index to the config, then compare all with the one valid text."""
+def read_head(source: ustar.Reader) -> Head:
+    """Read a file up to its first payload: follow the digests, then compare with the valid text.
+
+    Raises:
+        VerificationError: it is not the one valid byte sequence for what it holds.
+    """
     members = [source.member(LAYOUT_NAME, limit_bytes=MAX_METADATA_BYTES)]
     members.append(source.member(INDEX_NAME, limit_bytes=MAX_METADATA_BYTES))
     where = source.where
@@ -323,24 +322,40 @@ def _read_head(source: ustar.Reader) -> Head:
         raise VerificationError(f"{where}: {INDEX_NAME}: expected one capsule and its signatures")
     members.append(_read_blob(source, entries[0][0]))
     manifest_bytes = members[-1][1]
-    envelopes = []
+    carried: dict[str, list[bytes]] = {kind: [] for kind in CARRIED}
     if len(entries) == 2:  # the capsule and the index of what refers to it
         members.append(_read_blob(source, EMPTY))
         members.append(_read_blob(source, entries[1][0]))
-        signatures = parse_index(members[-1][1], where=f"{where}: signatures")
-        if not 1 <= len(signatures) <= MAX_SIGNATURES:
-            raise VerificationError(
-                f"{where}: found {len(signatures)} signatures, expected 1 to {MAX_SIGNATURES}"
-            )
-        for descriptor, _, _ in signatures:
-            members.append(_read_blob(source, descriptor))
-            signature = parse_signature_manifest(members[-1][1], where=f"{where}: signature")
-            members.append(_read_blob(source, signature.envelope))
-            envelopes.append(members[-1][1])
+        members += _read_carried(source, members[-1][1], carried)
     members.append(_read_blob(source, parse_manifest(manifest_bytes, where=where).config))
-    head = make_head(manifest_bytes, members[-1][1], envelopes)
+    head = make_head(manifest_bytes, members[-1][1], carried[SIGNATURE], carried[PROVENANCE])
     _require_equal(members, render_head(head), where=where)
     return head
+
+
+def _read_carried(
+    source: ustar.Reader, index: bytes, carried: dict[str, list[bytes]]
+) -> list[tuple[str, bytes]]:
+    """Return the members that *index* lists, and add each envelope to its kind in *carried*."""
+    where = source.where
+    listed = parse_index(index, where=f"{where}: referrers")
+    limit = MAX_SIGNATURES + MAX_ATTESTATIONS
+    if not 1 <= len(listed) <= limit:
+        raise VerificationError(
+            f"{where}: found {len(listed)} signatures and attestations, expected 1 to {limit}"
+        )
+    members = []
+    for descriptor, _, _ in listed:
+        members.append(_read_blob(source, descriptor))
+        item = parse_attachment(members[-1][1], where=f"{where}: referrer")
+        if item.artifact_type not in CARRIED:
+            raise VerificationError(
+                f"{where}: found a referrer of type {item.artifact_type!r}, "
+                "expected signatures and attestations alone"
+            )
+        members.append(_read_blob(source, item.blob))
+        carried[item.artifact_type].append(members[-1][1])
+    return members
 
 
 def _read_blob(source: ustar.Reader, descriptor: Descriptor) -> tuple[str, bytes]:

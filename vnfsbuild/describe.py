@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from vnfsbuild.capsule import verify_head
+from vnfsbuild.capsule import verify_attestations, verify_head
 from vnfsbuild.digest import short
 from vnfsbuild.dsse import KeyId
 from vnfsbuild.errors import VerificationError
 from vnfsbuild.listing import render_size, render_table
 from vnfsbuild.manifest import BOOTSTRAP, INITRD, KERNEL, LAYER_TYPES, SOURCE
-from vnfsbuild.storeindex import StoredCapsule
+from vnfsbuild.referrers.attachment import PACKAGE_SET, SBOM
+from vnfsbuild.store.index import StoredCapsule
+from vnfsbuild.transfer.chunks import MEDIA_TYPE as CHUNKS
 from vnfsbuild.trust import Trust
 
 LIST_HEADER = ("NAME", "SERIAL", "TAGS", "DIGEST", "SIZE", "SIGNED-BY", "KERNEL")
 
 ROLES = {SOURCE: "source", KERNEL: "kernel", INITRD: "initrd"}
+BESIDE = {PACKAGE_SET: "package set", SBOM: "SBOM", CHUNKS: "chunk index"}
+"""Artifact type of what is attached to a capsule → what people call it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +59,10 @@ def describe_capsule(capsule: StoredCapsule, standing: Standing) -> dict[str, An
         "signatures": [
             {"keyId": keyid, "name": standing.names.get(keyid)} for keyid in capsule.signers
         ],
+        "attestations": _attestations(capsule, standing),
         "attachments": [
             {
+                "what": BESIDE.get(item.artifact_type),
                 "type": item.artifact_type,
                 "digest": item.blob.digest,
                 "sizeBytes": item.blob.size_bytes,
@@ -85,6 +92,10 @@ def render_facts(facts: Mapping[str, Any]) -> str:
     """Return the text of ``vnfsbuild show``."""
     made = datetime.fromtimestamp(facts["epoch"], UTC)
     signers = [f"{_shown(item)} ({item['keyId']})" for item in facts["signatures"]]
+    builders = [
+        f"{_shown(item)} ({item['keyId']}{'' if item['counts'] else ', not trusted'})"
+        for item in facts["attestations"]
+    ]
     lines = [
         ("name", facts["name"]),
         ("serial", str(facts["serial"])),
@@ -98,6 +109,7 @@ def render_facts(facts: Mapping[str, Any]) -> str:
         ("arguments", " ".join(facts["kernel"]["arguments"]) or "none"),
         ("bootstrap", f"protocol {facts['bootstrapProtocol']} or later"),
         ("signed by", "; ".join(signers) or "nobody"),
+        ("built by", "; ".join(builders) or "nobody says so"),
         ("trusted", "yes" if facts["trusted"] else f"no: {facts['reason']}"),
     ]
     rows = [
@@ -105,7 +117,12 @@ def render_facts(facts: Mapping[str, Any]) -> str:
         for item in facts["payloads"]
     ]
     rows += [
-        ("(beside it)", render_size(item["sizeBytes"]), item["digest"], item["type"])
+        (
+            f"({item['what'] or 'beside it'})",
+            render_size(item["sizeBytes"]),
+            item["digest"],
+            item["type"],
+        )
         for item in facts["attachments"]
     ]
     told = "\n".join(f"{label + ':':<14}{text}" for label, text in lines)
@@ -117,9 +134,22 @@ def _judge(capsule: StoredCapsule, standing: Standing) -> tuple[bool, str | None
         return False, "there is no valid trust.json"
     try:
         verify_head(capsule.head, trust=standing.trust, now=standing.now)
+        verify_attestations(capsule.head, trust=standing.trust)
     except VerificationError as error:
         return False, str(error)
     return True, None
+
+
+def _attestations(capsule: StoredCapsule, standing: Standing) -> list[dict[str, Any]]:
+    """Return who is said to have built it, and whether that counts."""
+    counts: tuple[KeyId, ...] = ()
+    if standing.trust is not None:
+        with contextlib.suppress(VerificationError):
+            counts = verify_attestations(capsule.head, trust=standing.trust)
+    return [
+        {"keyId": keyid, "name": standing.names.get(keyid), "counts": keyid in counts}
+        for keyid in capsule.attesters
+    ]
 
 
 def _payloads(capsule: StoredCapsule) -> list[dict[str, Any]]:

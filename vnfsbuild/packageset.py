@@ -19,8 +19,9 @@ from vnfsbuild.errors import VerificationError, VnfsbuildError
 from vnfsbuild.files import open_atomic
 from vnfsbuild.lock import Lock, LockedPackage
 from vnfsbuild.packages import find_missing, package_path
+from vnfsbuild.referrers.attachment import PACKAGE_SET
 
-MEDIA_TYPE = "application/vnd.vnfs.packages.v1.tar"
+MEDIA_TYPE = PACKAGE_SET
 
 _NAME = re.compile(r"sha256/([0-9a-f]{64})")
 

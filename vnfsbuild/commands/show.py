@@ -9,7 +9,7 @@ from vnfsbuild.listing import render_document
 from vnfsbuild.options import json_option, load_standing
 from vnfsbuild.places import Places
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 
 
 @click.command("show")

@@ -2,14 +2,14 @@
 
 import pytest
 
-from vnfsbuild.attachment import make_attachment, parse_attachment, render_attachment
 from vnfsbuild.capsule import verify_file
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
 from vnfsbuild.manifest import SIGNATURE, Descriptor
 from vnfsbuild.packageset import MEDIA_TYPE as PACKAGES
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.referrers.attachment import make_attachment, parse_attachment, render_attachment
+from vnfsbuild.store.store import Store
 
 TOY = parse_reference("toy")
 SET = b"packages" * 1000

@@ -31,13 +31,17 @@ def read(data, admit=lambda head: None):
     return head, payloads
 
 
-@pytest.fixture(params=["unsigned", "signed", "signed twice", "bootstrap"])
+@pytest.fixture(
+    params=["unsigned", "signed", "signed twice", "bootstrap", "attested", "attested alone"]
+)
 def toy(request, workshop):
     words = {
         "unsigned": {"signers": ()},
         "signed": {},
         "signed twice": {"signers": ("dev", "ops")},
         "bootstrap": {"bootstrap": True},
+        "attested": {"attesters": ("dev", "ops")},
+        "attested alone": {"signers": (), "attesters": ("dev",)},
     }[request.param]
     return workshop.capsule(**words)
 

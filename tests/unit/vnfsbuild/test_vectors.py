@@ -1,4 +1,4 @@
-"""The test vector of docs/capsule-format.md: the file, the document and the code agree."""
+"""The test vectors of docs/capsule-format.md: the files, the document and the code agree."""
 
 import hashlib
 import re
@@ -7,21 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from vnfsbuild.capsule import verify_file
+from vnfsbuild.capsule import skim_capsule, verify_attestations, verify_file
 from vnfsbuild.dsse import key_id
-from vnfsbuild.keys import verify_ed25519
+from vnfsbuild.referrers.index import make_referrers
+from vnfsbuild.referrers.publish import make_attestation, read_lock_of_file
+from vnfsbuild.signing.keys import verify_ed25519
 from vnfsbuild.trust import verify_trust
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "tests/vectors/toy.vnfs"
 TRUST = ROOT / "tests/vectors/toy.trust.json"
+ATTESTED = ROOT / "tests/vectors/attested.vnfs"
 PAYLOADS = [f"{name}\n".encode() for name in ("source", "kernel", "initrd", "rootfs", "modules")]
 
 
 @pytest.fixture(scope="module")
 def document():
     text = (ROOT / "docs/capsule-format.md").read_text(encoding="utf-8")
-    return text.partition("## Test vector")[2]
+    return text.partition("## Test vectors")[2]
 
 
 def test_the_vector_is_what_is_written_today(workshop, tmp_path):
@@ -50,3 +53,30 @@ def test_the_document_tells_the_vector(document, workshop):
         found = [(item.offset, Path(item.name).name, item.size) for item in tar]
     rows = re.findall(r"^\| (\d+) \| `([^`]+)` \| (\d+) \|", document, re.MULTILINE)
     assert [(int(offset), name, int(size)) for offset, name, size in rows] == found
+
+
+def test_the_attested_vector_holds_and_is_written_so_today(workshop):
+    head, lock = read_lock_of_file(ATTESTED)
+    keys = [workshop.key(name) for name in ("dev", "ops")]
+    attestations = {make_attestation(head, lock, key) for key in keys}
+    assert set(head.attestations) == attestations
+    trust = workshop.trust("dev", builders=("ops",))
+    assert verify_file(ATTESTED, trust=trust, now=workshop.now).digest == head.capsule.digest
+    expected = tuple(sorted(key.key_id for key in keys))
+    assert verify_attestations(head, trust=trust) == expected
+
+
+def test_the_document_tells_the_attested_vector(document, workshop):
+    data = ATTESTED.read_bytes()
+    assert f"{len(data)} bytes" in document
+    assert f"`{hashlib.sha256(data).hexdigest()}`" in document
+    head = skim_capsule(ATTESTED)
+    carried = make_referrers(head.manifest_bytes, head.envelopes, head.attestations).envelopes
+    names = {workshop.key(name).key_id.encode(): name for name in ("dev", "ops")}
+    told = [
+        f"{'signature' if text in head.envelopes else 'attestation'} by `{name}`"
+        for text in carried
+        for keyid, name in names.items()
+        if b'"signatures":[{"keyid":"' + keyid in text
+    ]
+    assert ", ".join(told) in document.replace("\n", " ")

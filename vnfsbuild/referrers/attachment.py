@@ -1,7 +1,8 @@
-"""Attachments: what refers to a capsule in a store, without being part of it or of its file.
+"""Attachments: what refers to a capsule without being part of it.
 
-Each is a blob, with an OCI manifest that says what it is and whose. Signatures
-are referrers too, but a capsule's file carries those: :mod:`vnfsbuild.capsule` has them.
+Each is a blob, with an OCI manifest that says what it is and whose. What is signed (signatures and
+attestations) is *carried*: it travels in the file of the capsule. All else stays in stores and
+registries.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from vnfsbuild.digest import digest_of, parse_json, render_json
 from vnfsbuild.errors import VerificationError
 from vnfsbuild.manifest import (
     EMPTY,
+    ENVELOPE,
     OCI_MANIFEST,
     SIGNATURE,
     Descriptor,
@@ -19,6 +21,15 @@ from vnfsbuild.manifest import (
     parse_descriptor,
     render_descriptor,
 )
+from vnfsbuild.referrers.attestation import PROVENANCE
+
+SBOM = "application/spdx+json"
+"""The artifact type of a bill of materials: :mod:`vnfsbuild.referrers.sbom`."""
+PACKAGE_SET = "application/vnd.vnfs.packages.v1.tar"
+"""The artifact type of a package set: :mod:`vnfsbuild.packageset`."""
+
+CARRIED = {SIGNATURE: ENVELOPE, PROVENANCE: PROVENANCE}
+"""Artifact type of what is in the file of a capsule → media type of its blob, an envelope."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +37,7 @@ class Attachment:
     """A blob that belongs to a capsule."""
 
     artifact_type: str
-    """also the media type of the blob"""
+    """also the media type of the blob, but for signatures: see :data:`CARRIED`"""
     blob: Descriptor
     subject: Descriptor
     """the capsule's manifest"""
@@ -36,6 +47,12 @@ def make_attachment(manifest_bytes: bytes, blob: Descriptor, *, artifact_type: s
     """Return what ties *blob* to the capsule whose manifest has these bytes."""
     subject = Descriptor(OCI_MANIFEST, digest_of(manifest_bytes), len(manifest_bytes))
     return Attachment(artifact_type=artifact_type, blob=blob, subject=subject)
+
+
+def make_carried(manifest_bytes: bytes, envelope: bytes, *, artifact_type: str) -> Attachment:
+    """Return what ties *envelope*, a signature or an attestation, to its capsule."""
+    blob = Descriptor(CARRIED[artifact_type], digest_of(envelope), len(envelope))
+    return make_attachment(manifest_bytes, blob, artifact_type=artifact_type)
 
 
 def render_attachment(attachment: Attachment) -> bytes:
@@ -56,7 +73,7 @@ def parse_attachment(data: bytes, *, where: str) -> Attachment:
     """Return the attachment that *data* is the manifest of.
 
     Raises:
-        VerificationError: any other text than :func:`render_attachment` writes, or a signature.
+        VerificationError: any other text than :func:`render_attachment` writes.
     """
     value = parse_json(data, where=where)
     layers = value.get("layers")
@@ -67,8 +84,9 @@ def parse_attachment(data: bytes, *, where: str) -> Attachment:
         ),
         subject=parse_descriptor(value.get("subject"), where=f"{where}: subject"),
     )
-    if attachment.artifact_type == SIGNATURE or render_attachment(attachment) != data:
-        raise VerificationError(f"{where}: not the manifest of an attachment")
+    media_type = CARRIED.get(attachment.artifact_type, attachment.blob.media_type)
+    if attachment.blob.media_type != media_type or render_attachment(attachment) != data:
+        raise VerificationError(f"{where}: not the manifest of what refers to a capsule")
     return attachment
 
 

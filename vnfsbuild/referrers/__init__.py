@@ -1,0 +1,1 @@
+"""What refers to a capsule: attestations, bill of materials, attachments."""
