@@ -42,11 +42,39 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make the names in *path* durable: a rename is so only once its directory is."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of the file *path* durable, whoever wrote it."""
+    _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Make *path* and what is missing above it; durable, as the names of new files are."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
+
+
+def list_directory(path: Path) -> list[Path]:
+    """Return what is in the directory *path*, by name; nothing where there is none.
+
+    A link is none, wherever it leads: who removes what is in a directory of a store, perhaps as
+    root, must not do it in that of somebody else.
+    """
+    if path.is_symlink() or not path.is_dir():
+        return []
+    return sorted(path.iterdir())
 
 
 def is_inside(root: Path, path: Path) -> bool:

@@ -8,7 +8,7 @@ from vnfsbuild.describe import LIST_HEADER, describe_capsule, list_row
 from vnfsbuild.listing import render_document, render_table
 from vnfsbuild.options import json_option, load_standing
 from vnfsbuild.places import Places
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 
 
 @click.command("list")

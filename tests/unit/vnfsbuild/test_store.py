@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from vnfsbuild import manifest as m
-from vnfsbuild.capsule import make_referrers
 from vnfsbuild.digest import digest_of
 from vnfsbuild.dsse import Envelope, parse_envelope, render_envelope
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
 from vnfsbuild.reference import parse_reference as ref
-from vnfsbuild.store import Store
-from vnfsbuild.storeindex import parse_store_index
+from vnfsbuild.referrers.index import make_referrers
+from vnfsbuild.store.blobs import open_incoming
+from vnfsbuild.store.index import StoreIndex, parse_store_index
+from vnfsbuild.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -191,9 +192,9 @@ def test_ctrl_c_leaves_the_store_as_it_was(store, workshop, tmp_path):
 CHILD = """
 import sys, os, resource, time
 from pathlib import Path
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.trust import verify_trust
-from vnfsbuild.keys import verify_ed25519
+from vnfsbuild.signing.keys import verify_ed25519
 from vnfsbuild.errors import VnfsbuildError
 store, path, trust, now, how = Store(Path(sys.argv[1])), Path(sys.argv[2]), *sys.argv[3:]
 trust = verify_trust(
@@ -278,14 +279,12 @@ def test_threads_write_and_read_at_once(store, workshop):
         toy.add_to(store)
         seen = {found.digest for found in store.list_capsules()}
         if toy.head.capsule.config.serial % 2:
-            store.delete(ref(f"toy@{toy.digest}"))
+            store.delete(ref(f"toy@{toy.digest}"), force=True)
         return toy.digest in seen
 
     with ThreadPoolExecutor(4) as pool:
-        # Deleting may take a payload that another thread was about to name: that one is told.
-        results = [pool.submit(work, toy) for toy in toys]
-        errors = [result.exception() for result in results]
-    assert all(error is None or "is missing" in str(error) for error in errors)
+        # All of them have the same payloads: deleting one takes nothing that another has added.
+        assert all(pool.map(work, toys))
     for found in store.list_capsules():
         store.verify(ref(f"toy@{found.digest}"), trust=workshop.trust(), now=workshop.now)
 
@@ -314,7 +313,7 @@ def test_a_blob_that_is_deleted_while_an_import_relies_on_it_survives(store, wor
 
     def advance(count):
         if not deleted:
-            deleted.extend(store.delete(ref("toy:1")))
+            deleted.extend(store.delete(ref("toy:1")).blobs)
 
     import_file(store, path, workshop, advance=advance)
     assert digest_of(b"source") in deleted
@@ -352,7 +351,7 @@ def test_a_capsule_that_loses_its_serial_to_another_stays(store, workshop):
     one.add_to(store)
     two.add_to(store)
     assert store.get(ref("toy:1")).digest == two.digest
-    assert store.get(ref(f"toy@{one.digest}")).tags == ()
+    assert store.get(ref(f"toy@{one.digest}")).tags == ("previous",)
     assert len(store.list_capsules()) == 2
 
 
@@ -369,7 +368,7 @@ def test_deleting_takes_the_blobs_that_nothing_else_names(store, workshop):
     two = workshop.capsule(serial=2)
     one.add_to(store)
     two.add_to(store)
-    gone = store.delete(ref("toy:1"))
+    gone = store.delete(ref("toy:1")).blobs
     assert digest_of(b"old kernel") in gone
     assert digest_of(b"source") not in gone
     assert not store.blob_path(digest_of(b"old kernel")).exists()
@@ -461,3 +460,90 @@ def test_a_file_cannot_be_exported_to_a_directory_that_is_not_there(store, works
     workshop.capsule().add_to(store)
     with pytest.raises(VnfsbuildError, match="No such file or directory"):
         store.export(ref("toy"), tmp_path / "none/toy.vnfs")
+
+
+def test_one_capsule_that_lacks_something_does_not_hide_the_others(store, workshop, caplog):
+    toy = workshop.capsule()
+    toy.add_to(store)
+    workshop.capsule(name="other").add_to(store)
+    store.blob_path(digest_of(toy.config)).unlink()
+    assert [found.name for found in store.list_capsules()] == ["other"]
+    assert "is missing" in caplog.text
+    path = store.blob_path(digest_of(toy.envelopes[0]))
+    path.unlink()
+    path.symlink_to(path)
+    assert [found.name for found in store.list_capsules()] == ["other"]
+    with pytest.raises(VnfsbuildError):
+        store.get(ref("toy"))
+
+
+def test_tags_that_are_not_true_are_refused(store, workshop):
+    for serial in (1, 2):
+        workshop.capsule(serial=serial).add_to(store)
+    index = store.load_index()
+    two = store.get(ref("toy:2")).digest
+    store.save_index(index.with_tag("toy", "1", two))
+    for text in ("toy:1", "toy:2", f"toy@{two}"):
+        with pytest.raises(
+            VerificationError, match="toy:1 means a capsule that calls itself toy:2"
+        ):
+            store.verify(ref(text), trust=workshop.trust(), now=workshop.now)
+    store.save_index(index.with_tag("toy", "a b", two))
+    with pytest.raises(VerificationError, match="not the index of a store"):
+        store.list_capsules()
+
+
+def test_what_the_store_itself_says_of_a_capsule_is_compared(store, workshop):
+    toy = workshop.capsule(signers=("dev", "ops"))
+    toy.add_to(store)
+    index = store.load_index()
+    store.save_index(index.with_type(toy.digest, m.BOOTSTRAP))
+    with pytest.raises(VerificationError, match="is listed as"):
+        store.get(ref("toy"))
+    store.save_index(index)
+    entries = m.parse_index(store.read_metadata(index.referrers[toy.digest]), where="x")
+    for bad in (
+        entries[::-1],
+        [*entries, entries[-1]],
+        [(of, kind, {"a": "b"}) for of, kind, _ in entries],
+        [(of, "text/x", {}) for of, _, _ in entries],
+    ):
+        blob = store.add_blob(m.render_index(bad), media_type=m.OCI_INDEX)
+        store.save_index(
+            StoreIndex(capsules=index.capsules, tags=index.tags, referrers={toy.digest: blob})
+        )
+        with pytest.raises(VerificationError, match="referrers of"):
+            store.get(ref("toy"))
+    store.save_index(index)
+    store.blob_path(digest_of(b"{}")).write_bytes(b"{ }")
+    with pytest.raises(VerificationError):
+        store.get(ref("toy"))
+
+
+def test_an_index_without_end_is_not_read(store, workshop):
+    workshop.capsule().add_to(store)
+    os.truncate(store.path / "index.json", 2**40)
+    with pytest.raises(InputError, match="found more than"):
+        store.list_capsules()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("data", [b"kernel!", b"kernel?"])
+def test_a_file_that_was_fetched_is_adopted(store, tmp_path, shared, data):
+    path = tmp_path / "fetched"
+    path.write_bytes(data)
+    if shared:  # whoever has the other name could write to it after it was verified
+        os.link(path, tmp_path / "other")
+    blob = m.Descriptor(m.KERNEL, digest_of(b"kernel!"), 7)
+    with open_incoming(store, lock=store.writing()) as incoming:
+        if shared and data != b"kernel!":
+            with pytest.raises(VerificationError):
+                incoming.adopt(blob, path)
+            assert not incoming.has(blob)
+        else:
+            inode = path.stat().st_ino
+            incoming.adopt(blob, path)
+            with store.writing():
+                incoming.move_to_store()
+            assert (store.blob_path(blob.digest).stat().st_ino == inode) == (not shared)
+            assert not path.exists()

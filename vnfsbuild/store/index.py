@@ -1,7 +1,7 @@
-"""What a store holds, as its ``index.json`` says it. Pure: :mod:`vnfsbuild.store` has the files.
+"""What a store holds, as its ``index.json`` says it. Pure: :mod:`.store` has the files.
 
 Format: docs/capsule-format.md. Each capsule stands there once for each of its tags (once without a
-name when it has none), and once more for the index of its signatures.
+name when it has none), and once more for the index of what refers to it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vnfsbuild.attachment import Attachment
-from vnfsbuild.capsule import REF_NAME, Head, make_referrers, referrers_tag
+from vnfsbuild.capsule import REF_NAME, Head
 from vnfsbuild.digest import Digest, digest_of
 from vnfsbuild.dsse import KeyId, parse_envelope
 from vnfsbuild.errors import InputError, VerificationError
@@ -26,19 +25,27 @@ from vnfsbuild.manifest import (
     parse_index,
     render_index,
 )
-from vnfsbuild.reference import CURRENT, Reference
+from vnfsbuild.reference import CURRENT, Reference, parse_reference
+from vnfsbuild.referrers.attachment import Attachment
+from vnfsbuild.referrers.index import make_referrers, referrers_tag
+
+PREVIOUS = "previous"
+"""The tag of what ``current`` meant before it moved the last time."""
+
+MOVED = (CURRENT, PREVIOUS)
+"""Tags that promotion moves, and nobody sets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreIndex:
-    """The capsules of a store by digest, their tags, and where their signatures are listed."""
+    """The capsules of a store by digest, their tags, and where their referrers are listed."""
 
     capsules: Mapping[Digest, IndexEntry] = field(default_factory=dict)
     """Digest of the manifest → its descriptor and artifact type."""
     tags: Mapping[str, Digest] = field(default_factory=dict)
     """``NAME:TAG`` → digest of the manifest."""
     referrers: Mapping[Digest, Descriptor] = field(default_factory=dict)
-    """Digest of the manifest → the index of its signatures."""
+    """Digest of the manifest → the index of what refers to it."""
 
     def tags_of(self, digest: Digest) -> tuple[str, ...]:
         """Return the tags of a capsule, without the name: the serial first, then by alphabet."""
@@ -54,7 +61,7 @@ class StoreIndex:
     def with_capsule(
         self, head: Head, *, current: bool, others: Sequence[IndexEntry] = ()
     ) -> StoreIndex:
-        """Return the index with this capsule and the list of its signatures and *others*.
+        """Return the index with this capsule and the list of what refers to it: *others* too.
 
         It gets the tag of its serial, and with *current* the one that a bare name means.
         """
@@ -67,14 +74,26 @@ class StoreIndex:
         added = added.with_referrers(head, others).with_tag(
             head.name, str(head.capsule.config.serial), digest
         )
-        return added.with_tag(head.name, CURRENT, digest) if current else added
+        return added.with_current(head.name, digest) if current else added
+
+    def with_type(self, digest: Digest, artifact_type: str) -> StoreIndex:
+        """Return the index in which the capsule *digest* is listed as what it is."""
+        descriptor, _, notes = self.capsules[digest]
+        entry: IndexEntry = (descriptor, artifact_type, notes)
+        capsules = {**self.capsules, digest: entry}
+        return StoreIndex(capsules=capsules, tags=self.tags, referrers=self.referrers)
 
     def with_referrers(self, head: Head, others: Sequence[IndexEntry]) -> StoreIndex:
-        """Return the index in which a capsule has the signatures of *head*, and *others*."""
+        """Return the index in which a capsule has what *head* carries, and *others*."""
         listed = dict(self.referrers)
-        if head.envelopes or others:
-            text = make_referrers(head.manifest_bytes, head.envelopes, others).index
+        if head.envelopes or head.attestations or others:
+            text = make_store_referrers(head, others)
             listed[head.capsule.digest] = Descriptor(OCI_INDEX, digest_of(text), len(text))
+        return StoreIndex(capsules=self.capsules, tags=self.tags, referrers=listed)
+
+    def without_referrers(self, digest: Digest) -> StoreIndex:
+        """Return the index in which nothing refers to the capsule *digest*."""
+        listed = {key: held for key, held in self.referrers.items() if key != digest}
         return StoreIndex(capsules=self.capsules, tags=self.tags, referrers=listed)
 
     def with_tag(self, name: str, tag: str, digest: Digest) -> StoreIndex:
@@ -85,13 +104,39 @@ class StoreIndex:
             referrers=self.referrers,
         )
 
+    def with_current(self, name: str, digest: Digest) -> StoreIndex:
+        """Return the index in which a bare *name* means the capsule *digest*.
+
+        What it meant until now is ``NAME:previous``; it stays so when nothing moves.
+        """
+        before = self.tags.get(f"{name}:{CURRENT}")
+        if before == digest:
+            return self
+        moved = self if before is None else self.with_tag(name, PREVIOUS, before)
+        return moved.with_tag(name, CURRENT, digest)
+
+    def without_tag(self, name: str, tag: str) -> StoreIndex:
+        """Return the index in which ``NAME:TAG`` means nothing."""
+        return StoreIndex(
+            capsules=self.capsules,
+            tags={key: held for key, held in self.tags.items() if key != f"{name}:{tag}"},
+            referrers=self.referrers,
+        )
+
     def without_capsule(self, digest: Digest) -> StoreIndex:
-        """Return the index without the capsule *digest*, its tags and its signatures."""
+        """Return the index without the capsule *digest*, its tags and its referrers."""
         return StoreIndex(
             capsules={key: entry for key, entry in self.capsules.items() if key != digest},
             tags={name: held for name, held in self.tags.items() if held != digest},
             referrers={key: held for key, held in self.referrers.items() if key != digest},
         )
+
+
+def make_store_referrers(head: Head, others: Iterable[IndexEntry]) -> bytes:
+    """Return the referrers index of a capsule in a store: what *head* carries, and *others*."""
+    return make_referrers(
+        head.manifest_bytes, head.envelopes, head.attestations, others=others
+    ).index
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +147,7 @@ class StoredCapsule:
     tags: tuple[str, ...]
     """The serial first, then by alphabet."""
     attachments: tuple[Attachment, ...] = ()
-    """What else refers to it."""
+    """What else refers to it, besides signatures and attestations: one of each type."""
 
     @property
     def digest(self) -> Digest:
@@ -139,6 +184,11 @@ class StoredCapsule:
         """Return the texts of its signatures."""
         return self.head.envelopes
 
+    @property
+    def attestations(self) -> tuple[bytes, ...]:
+        """Return the texts of what builders say of it."""
+        return self.head.attestations
+
     def attached(self, artifact_type: str) -> Descriptor | None:
         """Return the blob of this type that refers to it, if there is one."""
         for item in self.attachments:
@@ -157,6 +207,11 @@ class StoredCapsule:
         return tuple(sorted(signer_of(envelope) for envelope in self.envelopes))
 
     @property
+    def attesters(self) -> tuple[KeyId, ...]:
+        """Return the ids of the keys that are said to attest; nothing of it is verified."""
+        return tuple(sorted(signer_of(envelope) for envelope in self.attestations))
+
+    @property
     def size_bytes(self) -> int:
         """Return the size of its payloads and config, each blob once."""
         return sum({blob.digest: blob.size_bytes for blob in self.manifest.blobs}.values())
@@ -165,9 +220,11 @@ class StoredCapsule:
 def render_store_index(index: StoreIndex) -> bytes:
     """Return the text of ``index.json``."""
     entries: list[IndexEntry] = []
+    names: dict[Digest, list[str]] = {}
+    for name, held in sorted(index.tags.items()):
+        names.setdefault(held, []).append(name)
     for digest, (descriptor, artifact_type, _) in sorted(index.capsules.items()):
-        names = sorted(name for name, held in index.tags.items() if held == digest)
-        notes: list[dict[str, str]] = [{REF_NAME: name} for name in names] or [{}]
+        notes: list[dict[str, str]] = [{REF_NAME: name} for name in names.get(digest, ())] or [{}]
         entries += [(descriptor, artifact_type, note) for note in notes]
         if digest in index.referrers:
             entries.append((index.referrers[digest], None, {REF_NAME: referrers_tag(digest)}))
@@ -191,6 +248,9 @@ def parse_store_index(data: bytes, *, where: str) -> StoreIndex:
             elif descriptor.media_type == OCI_MANIFEST and artifact_type in (CAPSULE, BOOTSTRAP):
                 capsules[descriptor.digest] = (descriptor, artifact_type, {})
                 if name:
+                    reference = parse_reference(name)
+                    if f"{reference.name}:{reference.tag}" != name:
+                        raise InputError(f"found the tag {name!r:.80}, expected NAME:TAG")
                     tags[name] = descriptor.digest
         index = StoreIndex(capsules=capsules, tags=tags, referrers=referrers)
         canonical = render_store_index(index)
@@ -201,11 +261,26 @@ def parse_store_index(data: bytes, *, where: str) -> StoreIndex:
     return index
 
 
+def find_untrue_tags(index: StoreIndex, digest: Digest, config: Config) -> list[str]:
+    """Return the tags of the capsule *digest* that are not true: under another name than it calls
+    itself by, or with the serial of another.
+    """
+    return [
+        name for name, held in index.tags.items() if held == digest and not fits_tag(name, config)
+    ]
+
+
+def fits_tag(text: str, config: Config) -> bool:
+    """Tell whether the capsule with *config* may have the tag *text*, ``NAME:TAG``."""
+    name, _, tag = text.partition(":")
+    return name == config.name and (not tag.isdigit() or tag == str(config.serial))
+
+
 def merge_signatures(
     held: Iterable[bytes], incoming: Iterable[bytes], believed: set[KeyId]
 ) -> tuple[bytes, ...]:
-    """Return one signature per key. Where both have one, the new one wins only if verified: else
-    an import could put rubbish in the place of a signature that somebody else trusts.
+    """Return one signature, or one attestation, per key. Where both have one, the new one wins
+    only if verified: else an import could put rubbish in the place of what somebody else trusts.
     """
     merged = {signer_of(envelope): envelope for envelope in held}
     for envelope in incoming:
@@ -217,4 +292,4 @@ def merge_signatures(
 
 def signer_of(envelope: bytes) -> KeyId:
     """Return the id of the key that is said to have made the one signature of *envelope*."""
-    return parse_envelope(envelope, where="signature").signatures[0][0]
+    return parse_envelope(envelope, where="envelope").signatures[0][0]

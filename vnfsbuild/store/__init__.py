@@ -1,0 +1,1 @@
+"""A store: a directory of capsules, an OCI image layout."""
