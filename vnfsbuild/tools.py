@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ PACKAGES = {
 """Program → the Debian package that has it."""
 
 TAIL_LINES = 20
+ANSWER_POLL_SECONDS = 0.25
 STOP_SECONDS = 10
 """How long a program gets to clean up when we are interrupted, before it is killed."""
 
@@ -231,6 +233,49 @@ def converse(
     if process.returncode:
         raise _failed(words, process.returncode, "")
     return said
+
+
+def ask(
+    argv: Sequence[str | os.PathLike[str]],
+    question: bytes,
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout_seconds: float,
+    limit_bytes: int,
+) -> bytes:
+    """Run *argv*, which reads *question* and writes a short answer; return that.
+
+    It keeps our terminal and our standard error: it may have to talk to people.
+
+    Raises:
+        ToolError: the program is missing, failed, did not end in time or wrote too much.
+    """
+    words = [os.fspath(word) for word in argv]
+    logger.debug("%s", shlex.join(words))
+    deadline = time.monotonic() + timeout_seconds
+    # Files, not pipes: children that it leaves behind would hold a pipe open.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said:
+        asked.write(question)
+        asked.seek(0)
+        try:
+            process = subprocess.Popen(words, stdin=asked, stdout=said, env=base_environment(env))
+        except OSError as error:
+            raise _unstarted(words, error) from error
+        with process, _stopped_on_error(process):
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(ANSWER_POLL_SECONDS)
+                if process.returncode is None and time.monotonic() >= deadline:
+                    raise ToolError(f"{words[0]}: no answer within {timeout_seconds:g} s")
+                if os.fstat(said.fileno()).st_size > limit_bytes:
+                    raise ToolError(f"{words[0]}: answered more than {limit_bytes} bytes")
+        said.seek(0)
+        answer = said.read(limit_bytes + 1)
+    if process.returncode:
+        raise _failed(words, process.returncode, "")
+    if len(answer) > limit_bytes:
+        raise ToolError(f"{words[0]}: answered more than {limit_bytes} bytes")
+    return answer
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import base64
 import binascii
 import fnmatch
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from vnfsbuild.digest import parse_json, render_json
 from vnfsbuild.dsse import (
@@ -35,6 +35,8 @@ class Rule:
     keys: Tuple[KeyId, ...]
     threshold: int
     least_serial: int
+    builders: Tuple[KeyId, ...] = ()
+    """Keys whose word counts that they made the same bytes too, besides *keys*."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,23 @@ def render_trust(trust: Trust) -> bytes:
                 for keyid, public in trust.keys.items()
             },
             "root": {"keys": sorted(set(trust.root_keys)), "threshold": trust.root_threshold},
-            "rules": [
-                {
-                    "keys": sorted(set(rule.keys)),
-                    "leastSerial": rule.least_serial,
-                    "name": rule.name,
-                    "threshold": rule.threshold,
-                }
-                for rule in trust.rules
-            ],
+            "rules": [_rule_value(rule) for rule in trust.rules],
             "version": trust.version,
         }
     )
+
+
+def _rule_value(rule: Rule) -> Dict[str, Any]:
+    value: Dict[str, Any] = {
+        "keys": sorted(set(rule.keys)),
+        "leastSerial": rule.least_serial,
+        "name": rule.name,
+        "threshold": rule.threshold,
+    }
+    # Left out when empty: so a text from before there were builders is still the one text.
+    if rule.builders:
+        value["builders"] = sorted(set(rule.builders))
+    return value
 
 
 def parse_trust(payload: bytes, *, where: str) -> Trust:
@@ -109,6 +116,7 @@ def parse_trust(payload: bytes, *, where: str) -> Trust:
                     keys=_texts(item["keys"]),
                     threshold=_count(item["threshold"]),
                     least_serial=_count(item["leastSerial"]),
+                    builders=_texts(item.get("builders", [])),
                 )
                 for item in value["rules"]
             ),
@@ -121,6 +129,8 @@ def parse_trust(payload: bytes, *, where: str) -> Trust:
     ):
         if not set(keys) <= set(trust.keys) or not 1 <= threshold <= len(keys):
             raise VerificationError(f"{where}: a rule with unknown keys or an impossible threshold")
+    if not all(set(rule.builders) <= set(trust.keys) for rule in trust.rules):
+        raise VerificationError(f"{where}: a rule with builders whose keys are unknown")
     if render_trust(trust) != payload:
         raise VerificationError(f"{where}: holds more than the format knows")
     return trust

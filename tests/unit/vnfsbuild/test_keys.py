@@ -9,7 +9,7 @@ import pytest
 
 from vnfsbuild.dsse import key_id, parse_envelope
 from vnfsbuild.errors import InputError, VerificationError
-from vnfsbuild.keys import (
+from vnfsbuild.signing.keys import (
     find_signing_key,
     list_keys,
     load_public_key,

@@ -7,7 +7,7 @@ import pytest
 
 from vnfsbuild.digest import render_json
 from vnfsbuild.errors import VerificationError
-from vnfsbuild.keys import verify_ed25519
+from vnfsbuild.signing.keys import verify_ed25519
 from vnfsbuild.trust import Rule, parse_trust, render_trust, verify_trust
 
 

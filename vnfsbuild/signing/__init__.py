@@ -1,0 +1,1 @@
+"""Keys, signers, and the changing of trust.json."""
