@@ -29,12 +29,10 @@ def payloads_by_role(original: Original) -> dict[str, Descriptor]:
     }
 
 
-def compare_capsules(
-    found: Original, expected: Original, *, tree: Path, work: Path
-) -> list[Difference]:
+def compare_capsules(found: Original, expected: Original, *, tree: Path) -> list[Difference]:
     """Return all that differs between two capsules, in the order of their payloads.
 
-    *tree* is the tools tree "build"; *work* a directory with room for a payload, unpacked.
+    *tree* is the tools tree "build".
 
     Raises:
         VnfsbuildError: a payload cannot be looked into.
@@ -47,9 +45,7 @@ def compare_capsules(
             differences.append(Difference(payload=role, path=WHOLE, kind=kind))
         elif now[role].digest != before[role].digest:
             listings = [
-                list_payload(
-                    capsule.blob_path(payload.digest), payload.media_type, tools=tree, work=work
-                )
+                list_payload(capsule.blob_path(payload.digest), payload.media_type, tools=tree)
                 for capsule, payload in ((found, now[role]), (expected, before[role]))
             ]
             told = compare_items(role, found=listings[0], expected=listings[1])

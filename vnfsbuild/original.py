@@ -16,7 +16,7 @@ from vnfsbuild.files import open_atomic
 from vnfsbuild.manifest import Descriptor
 from vnfsbuild.packageset import MEDIA_TYPE as PACKAGES
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,8 +59,8 @@ def layer(tmp_path, tools):
     return out
 
 
-def test_a_layer_is_listed_with_all_that_may_differ(layer, tools, tmp_path):
-    items = list_payload(layer, LAYER_SQUASHFS, tools=tools, work=tmp_path)
+def test_a_layer_is_listed_with_all_that_may_differ(layer, tools):
+    items = list_payload(layer, LAYER_SQUASHFS, tools=tools)
     assert set(items) == {"/", *FILES, "device", "link", "top", "top/same"}
     for path, data in FILES.items():
         assert items[path].content == digest_of(data), path
@@ -82,10 +82,10 @@ def test_one_file_is_taken_out(layer, tools, tmp_path):
 def test_what_is_no_layer_is_an_error(tools, tmp_path):
     (tmp_path / "x").write_bytes(b"rubbish" * 1000)
     with pytest.raises(VnfsbuildError):
-        list_payload(tmp_path / "x", LAYER_SQUASHFS, tools=tools, work=tmp_path)
+        list_payload(tmp_path / "x", LAYER_SQUASHFS, tools=tools)
 
 
 def test_a_kernel_is_one_file(tools, tmp_path):
     (tmp_path / "x").write_bytes(b"kernel")
-    items = list_payload(tmp_path / "x", KERNEL, tools=tools, work=tmp_path)
+    items = list_payload(tmp_path / "x", KERNEL, tools=tools)
     assert [item.content for item in items.values()] == [digest_of(b"kernel")]
