@@ -152,6 +152,8 @@ class _Download:
             with self._written(), self._partial.open("a+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if self._path.exists():
+                    if self._is_still(file):
+                        self._partial.unlink()  # made by opening it, for nothing
                     yield None
                     return
                 if not self._is_still(file):

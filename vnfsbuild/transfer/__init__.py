@@ -1,0 +1,1 @@
+"""Moving blobs: chunks, ranges, partial files."""
