@@ -1,0 +1,1 @@
+"""OCI registries: push and pull, and what other programs wrote."""
