@@ -10,7 +10,6 @@ from pathlib import Path
 from vnfsbuild.agentzip import render_agent
 from vnfsbuild.errors import InputError
 from vnfsbuild.initrd.capsule import build_capsule_initrd
-from vnfsbuild.keys import find_signing_key
 from vnfsbuild.layer import split_layers
 from vnfsbuild.lock import Lock
 from vnfsbuild.manifest import CAPSULE, LAYER_EROFS, LAYER_SQUASHFS, Config, Kernel
@@ -21,6 +20,7 @@ from vnfsbuild.places import Places
 from vnfsbuild.resolve import LoadedRecipe, load_or_make_lock, load_recipe, source_paths
 from vnfsbuild.seal import BuiltCapsule as BuiltCapsule  # what this flow returns
 from vnfsbuild.seal import Payloads, attach_packages, seal
+from vnfsbuild.signing.keys import find_signing_key
 from vnfsbuild.source import pack_source
 from vnfsbuild.stages import (
     Job,
@@ -31,7 +31,7 @@ from vnfsbuild.stages import (
     recipe_ids,
 )
 from vnfsbuild.standin import resolve_stand_ins
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.timings import Timings
 from vnfsbuild.tree import list_tree
 

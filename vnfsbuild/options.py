@@ -10,12 +10,15 @@ import click
 
 from vnfsbuild.describe import Standing
 from vnfsbuild.errors import VerificationError
-from vnfsbuild.keys import list_keys, load_trust
 from vnfsbuild.listing import render_document, render_size, render_table
+from vnfsbuild.signing.keys import list_keys, load_trust
 from vnfsbuild.timings import Timings
 
 if TYPE_CHECKING:
     from vnfsbuild.build import BuiltCapsule
+
+DIFFERENT = 4
+"""The exit status that says: all went well, and the answer is no. Only where it is asked for."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 key_option = click.option(

@@ -37,7 +37,7 @@ from vnfsbuild.resolve import load_lock, load_recipe
 from vnfsbuild.source import unpack_source
 from vnfsbuild.sources.origin import make_origin
 from vnfsbuild.stages import SHARED_MEMORY, fits_memory, work_directory
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.timings import Timings
 from vnfsbuild.toolstree import ensure_locked_tree
 from vnfsbuild.variation import DIRECTORY, UMASK, Host, Variation, choose_variation
@@ -125,7 +125,7 @@ def reproduce(
         if rebuilt.digest != original.digest:
             with timings.stage("compare"):
                 tree = ensure_locked_tree("build", places.cache, lock.tools)
-                differences = compare_capsules(rebuilt, original, tree=tree, work=scratch)
+                differences = compare_capsules(rebuilt, original, tree=tree)
                 details = explain_content(rebuilt, original, differences, tree=tree, work=scratch)
             if keep:
                 reference = Reference(rebuilt.name, digest=rebuilt.digest)

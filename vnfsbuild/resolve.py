@@ -22,6 +22,25 @@ from vnfsbuild.recipefiles import source_paths as source_paths
 logger = logging.getLogger(__name__)
 
 
+def find_unfit(loaded: LoadedRecipe) -> list[str]:
+    """Return why a build would not take the lock beside the recipe as it is; nothing: it would.
+
+    Raises:
+        InputError: what is there is no lock.
+    """
+    path = loaded.lock_path
+    if not path.exists():
+        return [f"{path}: there is none"]
+    lock = load_lock(path)
+    stale = find_stale(lock, recipe=loaded.digest, files=loaded.files, keys=loaded.keys)
+    reasons = [f"{path}: made from another recipe: {reason}" for reason in stale]
+    try:
+        verify_builder(lock.builder, where=str(path), recipe=str(loaded.directory))
+    except InputError as error:
+        reasons.append(error.message)
+    return reasons
+
+
 def load_or_make_lock(
     loaded: LoadedRecipe, *, cache: Path, progress: Callable[[str], None] = logger.info
 ) -> Lock:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from vnfsbuild.digest import Digest
 from vnfsbuild.dsse import KeyId
-from vnfsbuild.keys import SecretKey, sign_manifest
 from vnfsbuild.lock import Lock
 from vnfsbuild.manifest import (
     CONFIG,
@@ -23,7 +22,8 @@ from vnfsbuild.manifest import (
 from vnfsbuild.packageset import MEDIA_TYPE as PACKAGES
 from vnfsbuild.packageset import write_package_set
 from vnfsbuild.reference import Reference
-from vnfsbuild.store import Store
+from vnfsbuild.signing.keys import SecretKey, sign_manifest
+from vnfsbuild.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ import pyzstd
 from vnfsbuild.manifest import INITRD, LAYER_SQUASHFS
 from vnfsbuild.places import find_places
 from vnfsbuild.sandbox import tree_argv
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.toolstree import ensure_tools_tree
 
 pytestmark = [

@@ -17,7 +17,7 @@ from vnfsbuild.resolve import load_recipe
 from vnfsbuild.seal import Payloads, seal
 from vnfsbuild.source import pack_source
 from vnfsbuild.stages import Job, open_workspace
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.toolstree import ensure_locked_tree, ensure_tools_tree, load_tools
 
 from . import toy
@@ -65,9 +65,7 @@ def built(tmp_path):
     versions = {item.name: item.version for item in tools if item.name in DECISIVE}
     listed = {
         payload.digest: sorted(
-            list_payload(
-                store.blob_path(payload.digest), payload.media_type, tools=tree, work=tmp_path
-            )
+            list_payload(store.blob_path(payload.digest), payload.media_type, tools=tree)
         )
         for payload in capsule.manifest.layers
     }

@@ -15,7 +15,7 @@ from vnfsbuild.manifest import Manifest, render_manifest
 from vnfsbuild.places import find_places
 from vnfsbuild.reference import parse_reference
 from vnfsbuild.resolve import load_recipe
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.toolstree import ensure_tools_tree, load_tools
 
 from . import toy
@@ -183,7 +183,8 @@ def test_a_package_set_stands_in_for_every_mirror(site, tmp_path):
     capsule, packages = tmp_path / "toy.vnfs", tmp_path / "packages.tar"
     site.run("export", "toy", capsule, "--packages", packages)
     shown = json.loads(site.run("show", "toy", "--json").stdout)
-    assert [item["sizeBytes"] for item in shown["attachments"]] == [packages.stat().st_size]
+    beside = {item["what"]: item["sizeBytes"] for item in shown["attachments"]}
+    assert beside["package set"] == packages.stat().st_size
     other = Site(tmp_path)
     assert other.reproduce(capsule, "--packages", packages)["same"] is True
 
@@ -192,3 +193,55 @@ def test_the_set_in_the_store_is_used_by_itself(site):
     site.run("build", "--with-packages", site.path / "recipe")
     shutil.rmtree(site.cache / "packages")
     assert site.reproduce("toy")["same"] is True
+
+
+def test_a_rebuilder_adds_their_word_and_it_comes_home(site, tmp_path):
+    """Two sites, two keys, one file that goes there and back."""
+    first, other = Site(tmp_path / "first"), Site(tmp_path / "other")
+    for one in (first, other):
+        one.path.mkdir()
+        one.cache = site.cache
+    first.run("keys", "new", "dev")
+    first.run("build", site.path / "recipe")
+    shown = json.loads(first.run("show", "toy", "--json").stdout)
+    assert [(item["name"], item["counts"]) for item in shown["attestations"]] == [("dev", True)]
+    assert [item["what"] for item in shown["attachments"]] == ["SBOM"]
+    bill = json.loads(first.run("sbom", "toy").stdout)
+    assert {"toy-tools", "base-files", "busybox-static"} <= {
+        item["name"] for item in bill["packages"]
+    }
+    told = first.run("verify", "toy", "--rebuilt-by", 2, status=3).stderr
+    assert "built by 1 builder whose word counts (dev); expected 2" in told
+
+    path = tmp_path / "toy.vnfs"
+    first.run("export", "toy", path)
+    other.run("keys", "new", "far")
+    found = other.reproduce(path, "--attest")
+    assert found["same"] is True
+    assert len(found["builders"]) == 2
+
+    shutil.copyfile(other.path / "site/keys/far.pub", first.path / "site/keys/far.pub")
+    first.run("trust", "allow", "*", "--builder", "far")
+    first.run("import", path)
+    verified = json.loads(first.run("verify", "toy", "--rebuilt-by", 2, "--json").stdout)
+    assert sorted(verified["builders"]) == sorted(found["builders"])
+    assert verified["digest"] == shown["digest"] == found["digest"]
+    # In a store too, and saying it again changes nothing.
+    before = (first.path / "store/index.json").read_bytes()
+    assert first.reproduce("toy", "--attest", "--key", "dev")["same"] is True
+    assert (first.path / "store/index.json").read_bytes() == before
+
+
+def test_a_release_host_signs_what_it_has_built_too(site, tmp_path):
+    """Built by whoever; signed by the host that got the same bytes."""
+    release = Site(tmp_path / "release")
+    release.path.mkdir()
+    release.cache = site.cache
+    release.run("keys", "new", "release")
+    site.run("export", "toy", release.path / "toy.vnfs")
+    done = release.run("sign", "toy.vnfs", "--after-reproduce")
+    assert "the same: sha256:" in done.stderr
+    assert done.stdout.endswith(": signed by release\n")
+    found = json.loads(release.run("verify", "./toy.vnfs", "--json", "--rebuilt-by", 1).stdout)
+    assert found["signers"] == found["builders"]
+    release.run("import", "./toy.vnfs")

@@ -15,6 +15,7 @@ from vnfsbuild.options import (
     timings_option,
 )
 from vnfsbuild.places import Places
+from vnfsbuild.referrers.publish import publish_built
 from vnfsbuild.timings import Timings
 
 
@@ -47,4 +48,5 @@ def build(
     built = build_bootstrap(
         directory, places, timings=clock, key_name=key_name, with_packages=with_packages
     )
+    publish_built(built, places, key_name=key_name, timings=clock)
     print_built(built, clock, timings=timings, as_json=as_json)

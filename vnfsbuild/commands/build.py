@@ -13,6 +13,7 @@ from vnfsbuild.options import (
     timings_option,
 )
 from vnfsbuild.places import Places, find_recipe
+from vnfsbuild.referrers.publish import publish_built
 from vnfsbuild.timings import Timings
 
 
@@ -33,6 +34,8 @@ def command(
 ) -> None:
     """Build the capsule of RECIPE, sign it, and add it to the store.
 
+    Its bill of materials is kept beside it, and the builder's signed word on how it was made.
+
     RECIPE is a directory, or a name below ./recipes or among the recipes that come along.
     """
     clock = Timings()
@@ -43,4 +46,5 @@ def command(
         key_name=key_name,
         with_packages=with_packages,
     )
+    publish_built(built, places, key_name=key_name, timings=clock)
     print_built(built, clock, timings=timings, as_json=as_json)

@@ -10,10 +10,10 @@ from vnfsbuild.changes import Change, KeyChange, make_changes, make_key_changes,
 from vnfsbuild.listing import render_document
 from vnfsbuild.lock import Lock
 from vnfsbuild.newlock import Update, make_lock
-from vnfsbuild.options import json_option
+from vnfsbuild.options import DIFFERENT, json_option
 from vnfsbuild.places import Places, find_recipe
-from vnfsbuild.recipefiles import load_recipe
-from vnfsbuild.resolve import make_request, save_lock
+from vnfsbuild.recipefiles import LoadedRecipe, load_recipe
+from vnfsbuild.resolve import find_unfit, make_request, save_lock
 
 
 @click.command("lock")
@@ -21,15 +21,19 @@ from vnfsbuild.resolve import make_request, save_lock
 @click.argument("names", nargs=-1, metavar="[PACKAGE]...")
 @click.option("--update", is_flag=True, help="Move everything, or the PACKAGEs, to the newest.")
 @click.option("--diff", is_flag=True, help="Show what a new lock would change; write nothing.")
+@click.option("--check", is_flag=True, help="Only tell whether a build takes the lock as it is.")
+@click.option("--exit-code", is_flag=True, help="Exit status 4 when it changes, or would.")
 @click.option("--allow-older", is_flag=True, help="Take metadata older than the lock's.")
 @json_option
-@click.pass_obj
+@click.pass_context
 def command(
-    places: Places,
+    ctx: click.Context,
     recipe: str,
     names: tuple[str, ...],
     update: bool,
     diff: bool,
+    check: bool,
+    exit_code: bool,
     allow_older: bool,
     as_json: bool,
 ) -> None:
@@ -37,11 +41,17 @@ def command(
 
     Where there is a lock, its packages stay as far as they go with the recipe; --update moves all
     of them to what the repositories have today, or only the PACKAGEs and what these force. The
-    serial grows by one when anything changed.
+    serial grows by one when anything changed. --check needs no network and writes nothing; its
+    exit status is 4 when a build would want another lock.
     """
+    places: Places = ctx.obj
     if names and not update:
         raise click.UsageError(f"Packages are named with --update: {' '.join(names)}")
     loaded = load_recipe(find_recipe(recipe, places))
+    if check:
+        if update or diff or allow_older:
+            raise click.UsageError("--check goes with --json alone")
+        ctx.exit(_check(loaded, as_json=as_json))
     # "What would be new?" asks about everything, unless packages are named.
     wanted = Update(everything=(update or diff) and not names, names=names)
     request = make_request(loaded, cache=places.cache, update=wanted, allow_older=allow_older)
@@ -50,6 +60,7 @@ def command(
     keys = make_key_changes(request.before, lock)
     if not diff and lock != request.before:
         save_lock(lock, loaded)
+    status = DIFFERENT if exit_code and lock != request.before else 0
     if as_json:
         found = {
             **_describe(changes, keys),
@@ -62,11 +73,26 @@ def command(
             "written": not diff and lock != request.before,
         }
         click.echo(render_document(found))
-        return
+        ctx.exit(status)
     if request.before is not None:
         for line in render_changes(changes, keys):
             click.echo(line)
     click.echo(f"{loaded.lock_path}: {_render_end(request.before, lock, diff=diff)}")
+    ctx.exit(status)
+
+
+def _check(loaded: LoadedRecipe, *, as_json: bool) -> int:
+    """Tell whether a build would take the lock as it is; return the exit status."""
+    reasons = find_unfit(loaded)
+    if as_json:
+        facts = {"path": str(loaded.lock_path), "fresh": not reasons, "reasons": reasons}
+        click.echo(render_document(facts))
+    elif reasons:
+        click.echo("\n".join(reasons))
+        click.echo(f"hint: vnfsbuild lock {loaded.directory}", err=True)
+    else:
+        click.echo(f"{loaded.lock_path}: fresh")
+    return DIFFERENT if reasons else 0
 
 
 def _describe(changes: tuple[Change, ...], keys: tuple[KeyChange, ...]) -> dict[str, object]:

@@ -8,11 +8,14 @@ from typing import Any
 
 import click
 
-from vnfsbuild.errors import VerificationError
+from vnfsbuild.dsse import KeyId
+from vnfsbuild.errors import InputError, VerificationError
 from vnfsbuild.listing import render_document
-from vnfsbuild.options import json_option
+from vnfsbuild.options import json_option, key_option
 from vnfsbuild.places import Places
+from vnfsbuild.referrers.publish import attest_reproduced, require_attestable
 from vnfsbuild.reproduce import Reproduction, reproduce
+from vnfsbuild.store.store import Store
 from vnfsbuild.timings import Timings
 
 SHOWN = 40
@@ -34,6 +37,12 @@ SHOWN = 40
     type=click.Path(path_type=Path),
     help="Write what was built to FILE, when it is not the same.",
 )
+@click.option(
+    "--attest",
+    is_flag=True,
+    help="When it is the same, add your signed word to the capsule that you got it too.",
+)
+@key_option
 @json_option
 @click.pass_obj
 def command(
@@ -42,6 +51,8 @@ def command(
     mirror: str | None,
     packages: Path | None,
     keep: Path | None,
+    attest: bool,
+    key_name: str | None,
     as_json: bool,
 ) -> None:
     """Build a capsule again from the source in it, elsewhere, and compare every byte.
@@ -50,9 +61,20 @@ def command(
     environment that is varied on purpose. When other bytes come out, the files that differ are
     told, and the exit status is 3. A name with a slash or with the ending .vnfs is a file.
     """
+    if key_name and not attest:
+        raise InputError("--key: nothing is signed without --attest")
+    key = require_attestable(capsule, places.site, key_name) if attest else None
     clock = Timings()
     found = reproduce(capsule, places, timings=clock, mirror=mirror, packages=packages, keep=keep)
-    click.echo(render_document(_facts(found, clock)) if as_json else _told(found))
+    builders: tuple[KeyId, ...] = ()
+    if found.same and key:
+        builders = attest_reproduced(capsule, found.digest, Store(places.store), key)
+    if as_json:
+        click.echo(render_document({**_facts(found, clock), "builders": list(builders)}))
+    else:
+        click.echo(tell_reproduction(found))
+        if key and builders:
+            click.echo(f"{capsule}: attested by {key.name}, {_count(builders)}")
     if not found.same:
         raise VerificationError(
             f"{found.name}: found {found.rebuilt}, expected {found.digest}: not the same bytes",
@@ -60,7 +82,12 @@ def command(
         )
 
 
-def _told(found: Reproduction) -> str:
+def _count(builders: tuple[KeyId, ...]) -> str:
+    return f"one of {len(builders)} builders" if len(builders) > 1 else "the only builder so far"
+
+
+def tell_reproduction(found: Reproduction) -> str:
+    """Return what is said of it: what was varied, and whether it is the same."""
     lines = ["varied:"]
     lines += [f"  {what + ':':<22}{how}" for what, how in found.variation.varied.items()]
     lines += ["not varied:"]

@@ -11,8 +11,9 @@ from vnfsbuild import manifest as m
 from vnfsbuild.capsule import make_head, write_capsule
 from vnfsbuild.digest import digest_of
 from vnfsbuild.dsse import make_envelope, render_envelope
-from vnfsbuild.keys import SecretKey, sign_manifest
-from vnfsbuild.store import Store
+from vnfsbuild.referrers.attestation import BUILD_TYPE, BUILDERS, STATEMENT, render_statement
+from vnfsbuild.signing.keys import SecretKey, sign_manifest
+from vnfsbuild.store.store import Store
 from vnfsbuild.trust import TRUST, Rule, Trust, parse_trust, render_trust
 
 NOW = 1_700_000_000
@@ -27,10 +28,11 @@ class Toy:
     config: bytes
     envelopes: tuple
     blobs: dict = field(repr=False)
+    attestations: tuple = ()
 
     @property
     def head(self):
-        return make_head(self.manifest, self.config, self.envelopes)
+        return make_head(self.manifest, self.config, self.envelopes, self.attestations)
 
     @property
     def digest(self):
@@ -44,7 +46,9 @@ class Toy:
         parsed = m.parse_manifest(self.manifest)
         for payload in parsed.payloads:
             store.add_blob(self.blobs[payload.digest], media_type=payload.media_type)
-        return store.add_capsule(self.manifest, self.config, self.envelopes, **words)
+        return store.add_capsule(
+            self.manifest, self.config, self.envelopes, self.attestations, **words
+        )
 
 
 class Workshop:
@@ -59,13 +63,23 @@ class Workshop:
             name=name, public_key=secret.public_key().public_bytes_raw(), sign=secret.sign
         )
 
-    def trust(self, *names, threshold=1, glob="*", least_serial=0, version=1, expires=LATER):
+    def trust(
+        self,
+        *names,
+        threshold=1,
+        glob="*",
+        least_serial=0,
+        version=1,
+        expires=LATER,
+        builders=(),
+    ):
         keys = [self.key(name) for name in names or ("dev",)]
+        builders = [self.key(name) for name in builders]
         root = self.key("root")
         trust = Trust(
             version=version,
             expires=expires,
-            keys={key.key_id: key.public_key for key in [*keys, root]},
+            keys={key.key_id: key.public_key for key in [*keys, *builders, root]},
             root_keys=(root.key_id,),
             root_threshold=1,
             rules=(
@@ -74,6 +88,7 @@ class Workshop:
                     keys=tuple(key.key_id for key in keys),
                     threshold=threshold,
                     least_serial=least_serial,
+                    builders=tuple(key.key_id for key in builders),
                 ),
             ),
         )
@@ -96,7 +111,33 @@ class Workshop:
         }
         return m.Config(**{**fields, **words})
 
-    def capsule(self, *, signers=("dev",), payloads=None, bootstrap=False, **words):
+    def predicate(self, name, manifest_bytes, **words):
+        """Return the least that a builder says; *words* are other values by the last key."""
+        head = m.parse_manifest(manifest_bytes)
+        found = {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {"recipe": "toy", "source": head.payload(m.SOURCE).digest},
+            "id": BUILDERS + self.key(name).key_id,
+            **words,
+        }
+        return {
+            "buildDefinition": {key: found[key] for key in ("buildType", "externalParameters")},
+            "runDetails": {"builder": {"id": found["id"]}},
+        }
+
+    def attestation(self, name, manifest_bytes, *, serial=1, predicate=None):
+        """Return what the key *name* says of how a toy was built."""
+        said = predicate or self.predicate(name, manifest_bytes)
+        return self.say(name, render_statement("toy", serial, digest_of(manifest_bytes), said))
+
+    def say(self, *names, payload_type=STATEMENT):
+        """Return the envelope of a statement, the last of *names*, by the keys before it."""
+        *signers, statement = names
+        keys = map(self.key, signers)
+        signs = [(key.public_key, key.sign) for key in keys]
+        return render_envelope(make_envelope(payload_type, statement, signs))
+
+    def capsule(self, *, signers=("dev",), attesters=(), payloads=None, bootstrap=False, **words):
         if bootstrap:
             words = {"layers": (), "name": "bootstrap", **words}
         config_bytes = m.render_config(self.config(**words))
@@ -119,6 +160,10 @@ class Workshop:
             config=config_bytes,
             envelopes=tuple(sign_manifest(manifest_bytes, self.key(name)) for name in signers),
             blobs={digest_of(data): data for data in contents},
+            attestations=tuple(
+                self.attestation(name, manifest_bytes, serial=words.get("serial", 1))
+                for name in attesters
+            ),
         )
 
 

@@ -18,12 +18,14 @@ NO_BYTES = {
     # what a lock holds is in the source payload, whoever wrote it
     "lock", "newlock", "resolve", "builder", "agentzip",
     # finds and fetches what a digest says, or stores, signs and tells
-    "attachment", "blobs", "capsule", "fetch", "files", "keys", "listing", "origins", "packages",
-    "places", "progress",
+    "capsule", "fetch", "files", "listing", "origins", "packages", "places", "progress",
+    "referrers/attachment", "referrers/attestation", "referrers/index", "signing/keyfiles",
+    "signing/keys", "signing/passphrase", "signing/pkcs8", "signing/signer", "store/blobs",
+    "store/keeper", "store/leases", "store/pins", "store/retention", "store/writer",
     "packageset", "sources/apt", "sources/control", "sources/metadata", "sources/mirror",
     "sources/openpgp", "sources/origin", "sources/release", "sources/repository",
     "sources/solution",
-    "store", "storeindex", "storereader", "timings", "ustar",
+    "store/store", "store/index", "store/reader", "timings", "ustar",
     # refuses, or lets pass
     "secrets",
 }  # fmt: skip

@@ -15,9 +15,9 @@ import pytest
 from vnfsbuild import cli
 from vnfsbuild.commands import bootstrap, keys
 from vnfsbuild.errors import VnfsbuildError
-from vnfsbuild.keys import find_signing_key, sign_manifest
 from vnfsbuild.places import Places, find_places, find_recipe
-from vnfsbuild.store import Store
+from vnfsbuild.signing.keys import find_signing_key, sign_manifest
+from vnfsbuild.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -86,7 +86,7 @@ def test_help_names_every_verb_and_loads_none(run):
     loaded = subprocess.run(
         [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
     ).stdout.split()
-    assert not {"cryptography", "tqdm", "vnfsbuild.store", "aiohttp"} & set(loaded)
+    assert not {"cryptography", "tqdm", "vnfsbuild.store.store", "aiohttp"} & set(loaded)
 
 
 def test_every_verb_is_documented_with_its_options():
@@ -107,8 +107,10 @@ def test_every_module_of_a_verb_has_its_command():
     assert {module for module, _ in cli.VERBS.values()} == modules
     assert [words for words, _ in all_commands() if words[0] in ("keys", "bootstrap")] == [
         ("bootstrap", "build"),
+        ("keys", "export"),
         ("keys", "list"),
         ("keys", "new"),
+        ("keys", "revoke"),
     ]
     assert bootstrap.command.name == "bootstrap"
     assert keys.command.name == "keys"
