@@ -1,88 +1,140 @@
-"""``provisionctl node``: add, approve, set, list, show, status, delete."""
+"""``provisionctl node``: who nodes are, what is set on them, how they are."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 import click
 
+from provisiond.attributes import NODE
 from provisiond.commands.context import Context
-from provisiond.model import ATTRIBUTES
-from vnfsbuild.digest import short
+from provisiond.commands.nodestatus import status
+from provisiond.commands.telling import (
+    JSON,
+    NODES,
+    SOME_NODES,
+    YES,
+    ask,
+    attribute_help,
+    confirm,
+    get_nodes,
+    read_value,
+    show_value,
+    tell,
+    tell_set,
+)
+from provisiond.commands.transfer import DRY_RUN, read_document, tell_changes
+from vnfsbuild.errors import InputError
 from vnfsbuild.listing import render_document, render_table
-
-SHOWN_MISSING = 5
-
-_NODES = click.argument("nodes", nargs=-1, required=True, metavar="NODES...")
-_SOME_NODES = click.argument("nodes", nargs=-1, metavar="[NODES...]")
-_JSON = click.option("--json", "as_json", is_flag=True, help="All of it, for machines.")
 
 
 @click.group()
 def node() -> None:
     """Nodes: who they are, what they boot, how they are.
 
-    NODES are names, ranges as 'n0000[1-9]', or patterns as 'n*'.
+    NODES are names, ranges as 'n0000[1-9]', patterns as 'n*', groups as @compute, also with
+    ClusterShell's operators as '@compute!@rack1'; they add up. Filters as state=ready, vnfs=NAME,
+    tag.rack!=r1 narrow what is named, or all.
     """
+
+
+node.add_command(status)
 
 
 @node.command()
 @click.argument("hwaddr", metavar="HWADDR")
 @click.argument("name", required=False)
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set an attribute too.")
+@click.option("--group", "groups", metavar="GROUP", multiple=True,
+              help="Put it into this group; the first is the strongest.")  # fmt: skip
 @click.pass_obj
-def add(context: Context, hwaddr: str, name: str | None) -> None:
+def add(
+    context: Context,
+    hwaddr: str,
+    name: str | None,
+    settings: Sequence[str],
+    groups: Sequence[str],
+) -> None:
     """Add and approve a node before it boots for the first time."""
-    added = context.client().post("/v1/nodes", {"hwaddr": hwaddr, "name": name})
-    click.echo(added["name"])
+    value = {
+        "hwaddr": hwaddr,
+        "name": name,
+        "attributes": dict(_parse_setting(item) for item in settings),
+        "groups": list(groups),
+    }
+    click.echo(context.client().post("/v1/nodes", value)["name"])
 
 
 @node.command()
-@_NODES
+@NODES
 @click.pass_obj
 def approve(context: Context, nodes: Sequence[str]) -> None:
-    """Let nodes boot what they are assigned."""
-    _tell(context.client().post("/v1/nodes/approve", {"nodes": list(nodes)}), "approved")
+    """Let nodes boot what they are assigned, and get secret overlays."""
+    tell(context.client().post("/v1/nodes/approve", {"nodes": list(nodes)}), "approved")
 
 
 @node.command(name="set")
 @click.argument("key")
 @click.argument("value")
-@_NODES
+@NODES
 @click.pass_obj
 def set_(context: Context, key: str, value: str, nodes: Sequence[str]) -> None:
-    """Set an attribute; '' unsets it. Assigning a capsule (vnfs) approves."""
-    answer = context.client().post(
-        "/v1/nodes/set", {"key": key, "value": value, "nodes": list(nodes)}
-    )
-    _tell(answer, f"{key} = {value}" if value.strip() else f"{key} unset")
+    """Set an attribute; '' unsets it. Assigning a capsule (vnfs) to nodes by name approves.
+
+    A list that begins with + adds to what groups, capsule and defaults say. As a secret VALUE, -
+    is read from standard input.
+    """
+    _set(context, key, read_value(key, value), nodes)
 
 
-set_.help = f"{set_.help}\n\n\b\n" + "\n".join(
-    f"{key:<17} {attribute.meaning}" for key, attribute in ATTRIBUTES.items()
-)
+set_.help = f"{set_.help}\n\n{attribute_help(NODE)}"
+
+
+@node.command()
+@click.argument("key")
+@NODES
+@click.pass_obj
+def unset(context: Context, key: str, nodes: Sequence[str]) -> None:
+    """Forget what is set on the nodes themselves: groups, capsule and defaults count again."""
+    answer = context.client().post("/v1/nodes/unset", {"keys": [key], "nodes": list(nodes)})
+    tell(answer, f"{key} unset")
+
+
+@node.command()
+@NODES
+@click.pass_obj
+def enable(context: Context, nodes: Sequence[str]) -> None:
+    """Let nodes boot again."""
+    _set(context, "enabled", "true", nodes)
+
+
+@node.command()
+@NODES
+@click.pass_obj
+def disable(context: Context, nodes: Sequence[str]) -> None:
+    """Let nodes boot nothing from now on; what runs goes on."""
+    _set(context, "enabled", "false", nodes)
 
 
 @node.command(name="list")
-@_SOME_NODES
-@_JSON
+@SOME_NODES
+@JSON
 @click.pass_obj
 def list_(context: Context, nodes: Sequence[str], as_json: bool) -> None:
     """List nodes, and what they are assigned."""
-    found = _get_nodes(context, nodes)
+    found = get_nodes(context.client(), nodes)
     if as_json:
         click.echo(render_document(found))
         return
-    header = ("NAME", "HARDWARE ADDRESS", "ADDRESS", "APPROVED", "VNFS")
+    header = ("NAME", "HARDWARE ADDRESS", "ADDRESS", "APPROVED", "GROUPS", "VNFS")
     rows = [
         (
             item["name"],
             item["nodeId"],
             item["address"] or "-",
             "yes" if item["approved"] else "no",
+            " ".join(item["groups"]) or "-",
             item["effective"]["vnfs"]["value"] or "-",
         )
         for item in found
@@ -91,12 +143,15 @@ def list_(context: Context, nodes: Sequence[str], as_json: bool) -> None:
 
 
 @node.command()
-@_SOME_NODES
-@_JSON
+@SOME_NODES
+@JSON
 @click.pass_obj
 def show(context: Context, nodes: Sequence[str], as_json: bool) -> None:
-    """Show all that is known of nodes, a line for each thing."""
-    found = _get_nodes(context, nodes)
+    """Show all that is known of nodes, a line for each thing.
+
+    Values say where they were set; authority.* says who vouches for what runs there.
+    """
+    found = get_nodes(context.client(), nodes, path="/v1/nodes/show")
     if as_json:
         click.echo(render_document(found))
         return
@@ -106,91 +161,108 @@ def show(context: Context, nodes: Sequence[str], as_json: bool) -> None:
 
 
 @node.command()
-@_SOME_NODES
-@_JSON
-@click.pass_obj
-def status(context: Context, nodes: Sequence[str], as_json: bool) -> None:
-    """Show how nodes are: state, address, last contact, the capsule that they report."""
-    found = _get_nodes(context, nodes)
-    if as_json:
-        click.echo(render_document(found))
-        return
-    header = ("HostName", "Status", "IpAddr", "Last Contact", "Capsule", "Reason")
-    now = time.time()
-    click.echo(render_table(header, [_status_row(item, now=now) for item in found]))
-
-
-@node.command()
-@_NODES
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@NODES
+@YES
 @click.pass_obj
 def delete(context: Context, nodes: Sequence[str], yes: bool) -> None:
     """Forget nodes. One that still runs comes back as a new node."""
     client = context.client()
-    if sys.stdin.isatty() and not yes:
-        names = [item["name"] for item in client.get(_nodes_path(nodes))]
-        click.echo(" ".join(names))
-        click.confirm(f"Delete {len(names)} nodes?", abort=True)
-    _tell(client.post("/v1/nodes/delete", {"nodes": list(nodes)}), "deleted")
+    confirm(client, nodes, "Delete {count} nodes?", yes=yes)
+    tell(client.post("/v1/nodes/delete", {"nodes": list(nodes)}), "deleted")
 
 
-def render_since(seconds: float) -> str:
-    """Return how long ago something was, as ``HH:MM:SS``."""
-    whole = max(0, int(seconds))
-    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+@node.command()
+@NODES
+@click.pass_obj
+def retry(context: Context, nodes: Sequence[str]) -> None:
+    """Let nodes that fell back boot what they are assigned again."""
+    tell(context.client().post("/v1/nodes/retry", {"nodes": list(nodes)}), "tries again")
 
 
-def _get_nodes(context: Context, nodes: Sequence[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = context.client().get(_nodes_path(nodes))
-    return found
+@node.command()
+@click.argument("name")
+@click.argument("new_name", metavar="NEW-NAME")
+@click.pass_obj
+def rename(context: Context, name: str, new_name: str) -> None:
+    """Give a node another name; it learns it with its next boot, or overlay."""
+    context.client().post("/v1/nodes/rename", {"name": name, "newName": new_name})
+    click.echo(f"{new_name}: renamed, was {name}")
 
 
-def _nodes_path(nodes: Sequence[str]) -> str:
-    return "/v1/nodes?" + urlencode([("nodes", item) for item in nodes])
+@node.command()
+@click.argument("name")
+@click.argument("hwaddr", metavar="NEW-HWADDR")
+@YES
+@click.pass_obj
+def replace(context: Context, name: str, hwaddr: str, yes: bool) -> None:
+    """Make another machine this node: it keeps name, address, groups and all that is set.
+
+    The machine that it was loses its node key at once, and comes back as a new node.
+    """
+    ask(f"Make {hwaddr} the node {name}?", yes=yes)
+    shown = context.client().post("/v1/nodes/replace", {"name": name, "hwaddr": hwaddr})
+    click.echo(f"{shown['name']}: is {shown['nodeId']} now")
 
 
-def _tell(answer: Mapping[str, list[str]], what: str) -> None:
-    """Show what was done; nodes of a range that are yet to come are worth a warning."""
-    missing = answer["missing"]
-    if missing:
-        more = ", …" if len(missing) > SHOWN_MISSING else ""
-        click.echo(
-            f"warning: {len(missing)} of the nodes named are not known: "
-            f"{', '.join(missing[:SHOWN_MISSING])}{more}",
-            err=True,
-        )
-    for name in answer["nodes"]:
-        click.echo(f"{name}: {what}")
+@node.command(name="import")
+@click.argument("file")
+@click.option("--format", "file_format", type=click.Choice(["csv", "dhcpd", "nodes.conf"]),
+              help="What FILE is; without it that is found out.")  # fmt: skip
+@DRY_RUN
+@JSON
+@click.pass_obj
+def import_(
+    context: Context, file: str, file_format: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Add the nodes of another system's FILE, approved, and tell each difference.
+
+    A CSV table with a header, a dhcpd.conf of ISC, or Warewulf's nodes.conf. All of it is added, or
+    nothing. What has no counterpart here is told; other nodes stay as they are.
+    """
+    value = {
+        "document": read_document(file),
+        "where": file,
+        "format": file_format,
+        "dryRun": dry_run,
+    }
+    done = context.client().post("/v1/nodes/import", value)
+    for note in done["notes"]:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        click.echo(render_document(done))
+    else:
+        tell_changes(done["changes"])
 
 
-def _status_row(item: Mapping[str, Any], *, now: float) -> tuple[str, ...]:
-    contact = item["lastContact"]
-    state = item["state"] or "new"
-    if item["conditions"]:
-        state = f"{state} ({', '.join(item['conditions'])})"
-    return (
-        item["name"],
-        state,
-        item["address"] or "-",
-        "-" if contact is None else render_since(now - contact),
-        short(item["capsule"]) if item["capsule"] else "-",
-        " ".join(item["reason"].split()),
+def _set(context: Context, key: str, value: str, nodes: Sequence[str]) -> None:
+    answer = context.client().post(
+        "/v1/nodes/set", {"key": key, "value": value, "nodes": list(nodes)}
     )
+    tell(answer, tell_set(key, value))
+
+
+def _parse_setting(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise InputError(f"--set: found {text!r}, expected KEY=VALUE")
+    return key, value
 
 
 def _show(item: Mapping[str, Any]) -> list[str]:
     """Return ``key=value`` lines, of attributes with where the value was set."""
+    approved = f"yes ({item['approvedBy']})" if item["approved"] else "no"
     lines = [
         f"hwaddrs={' '.join(item['hwaddrs'])}",
         f"uuid={item['uuid'] or ''}",
-        f"approved={'yes' if item['approved'] else 'no'}",
+        f"approved={approved}",
+        f"groups={' '.join(item['groups'])}",
         f"ipaddr={item['address'] or ''}",
     ]
-    for key, entry in item["effective"].items():
-        value = entry["value"]
-        shown = " ".join(value) if isinstance(value, list) else "" if value is None else value
-        lines.append(f"{key}={str(shown).lower() if value in (True, False) else shown}"
-                     f" ({entry['from']})")  # fmt: skip
+    lines += [
+        f"{key}={show_value(entry['value'])} ({entry['from']})"
+        for key, entry in item["effective"].items()
+    ]
+    lines += [f"authority.{what}={row['text']}" for what, row in item["authority"].items()]
     lines += [
         f"state={item['state'] or ''}",
         f"detail={' '.join(item['detail'].split())}",
@@ -198,6 +270,13 @@ def _show(item: Mapping[str, Any]) -> list[str]:
         f"reason={item['reason']}",
         f"capsule={item['capsule'] or ''}",
         f"planned={item['planned'] or ''}",
+        f"last_good={item['lastGood'] or ''}",
+        f"last_error={' '.join(item['lastError'].split())}",
     ]
-    lines += [f"report.{key}={value}" for key, value in sorted(item["report"].items())]
+    lines += [f"failures.{key}={count}" for key, count in item["failures"].items()]
+    lines += [f"seconds.{key}={seconds:g}" for key, seconds in item["phaseSeconds"].items()]
+    # What a node reports is one line each, or it could forge others.
+    lines += [
+        " ".join(f"report.{key}={value}".split()) for key, value in sorted(item["report"].items())
+    ]
     return lines

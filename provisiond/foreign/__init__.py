@@ -1,0 +1,1 @@
+"""Nodes as other systems have them: text → drafts of our nodes. Pure."""
