@@ -1,91 +1,217 @@
-"""The overlays of nodes: rendered when fetched; of each only the digest is kept."""
+"""The overlays of nodes: which a node gets, their digests, and the files when they are fetched.
+
+Of each node only the digest is kept; what nodes share is kept once. All of it belongs to the event
+loop, besides :func:`.overlayfolders.load_overlays`, which reads folders.
+"""
 
 from __future__ import annotations
 
-import stat
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
-from pathlib import Path
+from typing import Any
 
+from provisiond.attributes import nearest
 from provisiond.config import Config
-from provisiond.model import Node, Session, effective_attributes
+from provisiond.model import Node, Session
+from provisiond.overlayfiles import Overlay
+from provisiond.overlayfolders import Loaded, load_overlays
+from provisiond.overlayvalues import (
+    OF_ALL_NODES,
+    NodeFacts,
+    NodeTable,
+    NodeValues,
+    SiteFacts,
+    make_node_table,
+)
 from provisiond.protocol import PlannedOverlay
-from provisiond.render import MAX_OVERLAY_BYTES, NodeFacts, OverlayFile, render_overlay
+from provisiond.registry import Registry
+from provisiond.render import (
+    Memo,
+    Rendered,
+    choose_overlays,
+    keep_members,
+    pack_overlay,
+    render_node,
+)
+from provisiond.scopes import Attributes
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import InputError
 
+FOR_ALL = (
+    "hostname", "hosts", "machine-id", "network", "resolver", "timezone", "kernel-modules",
+    "sysctl", "mounts", "chrony", "timesyncd", "rsyslog", "users", "passwords", "authorized-keys",
+    "ssh-host-keys",
+)  # fmt: skip
+"""Built-in ones that every node gets: most make nothing until their attribute is set."""
+MAX_MEMO_FILES = 5_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Held:
+    """The digest of a node's overlay, and what it was made from."""
+
+    node: Node
+    attributes: Attributes
+    hwaddr: str
+    peer: str
+    generation: int
+    nodes: NodeTable | None
+    """When a template looked at it."""
+    planned: PlannedOverlay | None
+    fault: str
+
 
 class Overlays:
-    """Renders overlays, with the files that the site adds for all nodes."""
+    """Renders overlays from the folders that there are."""
 
-    def __init__(self, config: Config, site_secret: bytes) -> None:
-        self._config = config
-        self._site_secret = site_secret
-        self._extra: tuple[OverlayFile, ...] = ()
-        self._planned: dict[str, tuple[NodeFacts, PlannedOverlay]] = {}
-
-    def set_extra(self, files: tuple[OverlayFile, ...]) -> bool:
-        """Use *files* from now on; tell whether they are others than before."""
-        if files == self._extra:
-            return False
-        self._extra = files
-        self._planned.clear()
-        return True
-
-    def plan(self, node: Node, session: Session) -> PlannedOverlay:
-        """Return digest and size of the overlay of a node in this boot."""
-        facts = self._facts(node, session)
-        held = self._planned.get(node.node_id)
-        if held is not None and held[0] == facts:
-            return held[1]
-        data = render_overlay(facts, self._site_secret, self._extra)
-        planned = PlannedOverlay(digest=digest_of(data), size_bytes=len(data))
-        self._planned[node.node_id] = (facts, planned)
-        return planned
-
-    def render(self, node: Node, session: Session) -> bytes:
-        """Return the overlay itself."""
-        return render_overlay(self._facts(node, session), self._site_secret, self._extra)
-
-    def _facts(self, node: Node, session: Session) -> NodeFacts:
-        config = self._config
-        assigned = effective_attributes(node)["address"].value
-        address = IPv4Address(assigned or node.address or session.peer)
-        return NodeFacts(
-            name=node.name,
-            node_id=node.node_id,
-            hwaddr=session.hwaddr,
-            address=IPv4Interface((address, config.address.network.prefixlen)),
+    def __init__(self, config: Config, site_secret: bytes, registry: Registry) -> None:
+        self._registry = registry
+        self._prefix_length = config.address.network.prefixlen
+        self._site = SiteFacts(
+            secret=site_secret,
+            server=config.address.ip,
             gateway=config.gateway,
             name_servers=config.name_servers,
             domain=config.domain,
         )
+        self._loaded = load_overlays(None, None, before=Loaded())
+        self._generation = 0
+        self._memo = Memo()
+        self._held: dict[str, _Held] = {}
+        self._nodes = NodeTable()
+        self._nodes_version = -1
 
+    @property
+    def loaded(self) -> Loaded:
+        """The overlays that there are."""
+        return self._loaded
 
-def load_overlay_files(directory: Path) -> tuple[OverlayFile, ...]:
-    """Return the files and links below *directory*, sorted.
+    def use(self, loaded: Loaded) -> bool:
+        """Use the overlays *loaded* from now on; tell whether they are others than before."""
+        before, self._loaded = self._loaded, loaded
+        if loaded == before:
+            return False
+        self._generation += 1
+        self._memo.clear()
+        return True
 
-    Raises:
-        InputError: it cannot be read, holds anything else, or is too large for an overlay.
-    """
-    files = []
-    size_bytes = 0
-    try:
-        for path in sorted(directory.rglob("*")):
-            status = path.lstat()
-            name = path.relative_to(directory).as_posix()
-            if stat.S_ISLNK(status.st_mode):
-                files.append(OverlayFile(path=name, data=b"", mode=0o777,
-                                         link=str(path.readlink())))  # fmt: skip
-            elif stat.S_ISREG(status.st_mode):
-                size_bytes += status.st_size
-                if size_bytes > MAX_OVERLAY_BYTES:
-                    raise InputError(
-                        f"{directory}: more than {MAX_OVERLAY_BYTES} bytes, too large to lay over"
-                    )
-                mode = stat.S_IMODE(status.st_mode)
-                files.append(OverlayFile(path=name, data=path.read_bytes(), mode=mode))
-            elif not stat.S_ISDIR(status.st_mode):
-                raise InputError(f"{path}: found a special file, expected files and links")
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}") from error
-    return tuple(files)
+    def plan(self, node: Node, session: Session, attributes: Attributes) -> PlannedOverlay:
+        """Return digest and size of the overlay of a node in this boot.
+
+        Raises:
+            InputError: it cannot be made; with the first of what is wrong.
+        """
+        held = self._held.get(node.node_id)
+        if held is None or not self._holds(held, node, session, attributes):
+            if len(self._held) > 2 * len(self._registry.nodes) + 1:
+                self._held.clear()  # of nodes that are no more
+            held = self._held[node.node_id] = self._make_held(node, session, attributes)
+        if held.planned is None:
+            raise InputError(held.fault)
+        return held.planned
+
+    def pack(self, node: Node, session: Session, attributes: Attributes) -> bytes:
+        """Return the overlay itself.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        rendered = self.render(node, attributes, hwaddr=session.hwaddr, peer=session.peer)
+        if rendered.faults:
+            raise InputError(rendered.faults[0])
+        return pack_overlay(rendered.files, self._memo)
+
+    def render(
+        self, node: Node, attributes: Attributes, *, hwaddr: str, peer: str | None
+    ) -> Rendered:
+        """Return the files of a node that was booted from *hwaddr* and asked from *peer*."""
+        address = node.kept_address or peer
+        if address is None:
+            return Rendered(files=(), faults=(f"{node.name}: has no address yet",))
+        facts = NodeFacts(
+            name=node.name,
+            node_id=node.node_id,
+            hwaddr=hwaddr,
+            address=IPv4Interface((IPv4Address(address), self._prefix_length)),
+            uuid=node.uuid,
+            groups=node.groups,
+        )
+        if len(self._memo.files) > MAX_MEMO_FILES:
+            self._memo.clear()
+        values = NodeValues(facts, attributes, self._site, self._table)
+        overlays, faults = self._choose(attributes)
+        rendered = render_node(overlays, values, with_secrets=node.gets_secrets, memo=self._memo)
+        return Rendered(
+            files=rendered.files,
+            faults=(*faults, *rendered.faults),
+            held_back=rendered.held_back,
+            uses=rendered.uses,
+        )
+
+    def names_of(self, attributes: Attributes) -> tuple[str, ...]:
+        """Return the names of the overlays that *attributes* ask for, the weakest first."""
+        return choose_overlays((*FOR_ALL, *attributes["overlays"].value))
+
+    def _choose(self, attributes: Attributes) -> tuple[list[Overlay], list[str]]:
+        found, faults = [], []
+        plain = self._loaded.plain
+        names = self.names_of(attributes)
+        last_for_all = max((names.index(name) for name in FOR_ALL if name in names), default=-1)
+        for number, name in enumerate(names):
+            overlay = self._loaded.overlays.get(name)
+            if overlay is not None:
+                found.append(overlay)
+            elif name in self._loaded.faults:
+                faults.append(self._loaded.faults[name].partition("\n")[0])
+            else:
+                faults.append(f"overlay {name}: not there{nearest(name, self._loaded.overlays)}")
+            if plain is not None and number == last_for_all:
+                found.append(plain)
+                plain = None
+        return ([plain, *found] if plain is not None else found), faults
+
+    def _holds(self, held: _Held, node: Node, session: Session, attributes: Attributes) -> bool:
+        return (
+            held.node is node
+            and held.attributes is attributes
+            and held.generation == self._generation
+            and held.hwaddr == session.hwaddr
+            and held.peer == session.peer
+            and (held.nodes is None or held.nodes is self._table())
+        )
+
+    def _make_held(self, node: Node, session: Session, attributes: Attributes) -> _Held:
+        rendered = self.render(node, attributes, hwaddr=session.hwaddr, peer=session.peer)
+        planned, fault = None, "; ".join(rendered.faults[:1])
+        if not rendered.faults:
+            try:
+                keep_members(self._memo)
+                data = pack_overlay(rendered.files, self._memo)
+                planned = PlannedOverlay(digest=digest_of(data), size_bytes=len(data))
+            except InputError as error:
+                fault = error.message
+        return _Held(
+            node=node,
+            attributes=attributes,
+            hwaddr=session.hwaddr,
+            peer=session.peer,
+            generation=self._generation,
+            nodes=self._table() if OF_ALL_NODES & rendered.uses else None,
+            planned=planned,
+            fault=fault,
+        )
+
+    def _table(self) -> NodeTable:
+        """Return the table of all nodes; the same one until something in it changed."""
+        registry = self._registry
+        if self._nodes_version != registry.version:
+            self._nodes_version = registry.version
+            rows: list[tuple[str, str | None, tuple[str, ...], dict[str, Any]]] = []
+            for node in registry.nodes.values():
+                tags = registry.effective(node).family("tag")
+                texts = {name: values[""] for name, values in tags.items()}
+                rows.append((node.name, node.kept_address, node.groups, texts))
+            table = make_node_table(rows, self._site.domain)
+            if tuple(table) != tuple(self._nodes):
+                self._nodes = table
+        return self._nodes
