@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from provisiond.model import Node, Session
 from provisiond.protocol import Checkin, Plan
@@ -13,6 +15,12 @@ from provisiond.protocol import Checkin, Plan
 LATE_FACTOR = 2
 LATE_GRACE_SECONDS = 10
 NO_WORD = "no word after kexec"
+NO_REASON = "the node did not say why"
+KEPT_FAILURES = 8
+"""Of so many digests it is kept how often a node failed with them: a node names what it likes."""
+READY = "ready"
+NOT_READY = frozenset(("conflict", "dead", "late"))
+"""Conditions in which a node is not ready, whatever it said last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +31,9 @@ class Timeouts:
     node_seconds: int
     boot_seconds: int
     session_seconds: int
+    deaf_from: float = 0.0
+    """From then to *deaf_until* the server did not run: nobody could be heard, none was silent."""
+    deaf_until: float = 0.0
 
 
 class Admission(Enum):
@@ -83,8 +94,25 @@ def hash_key(node_key: str) -> str:
     return hashlib.sha256(node_key.encode("ascii")).hexdigest()
 
 
-def begin_session(checkin: Checkin, *, peer: str, now: float) -> Session:
-    """Return what is known of a boot after its first check-in."""
+def begin_session(
+    checkin: Checkin, *, peer: str, now: float, before: Session | None = None
+) -> Session:
+    """Return what is known of a boot after its first check-in; *before* was the boot before it."""
+    blank = Session(
+        boot_id=checkin.boot_id, state="", since=now, hwaddr=checkin.hwaddrs[0], peer=peer,
+        last_contact=now,
+    )  # fmt: skip
+    if before is not None:
+        # It was started anew without having come up: the boot before failed, unheard.
+        unheard = before.state == "booting"
+        blank = replace(
+            blank,
+            last_good=before.last_good,
+            failures=count_failure(before.failures, before.capsule) if unheard else before.failures,
+            last_error=NO_WORD if unheard else before.last_error,
+            last_error_at=now if unheard else before.last_error_at,
+        )
+    record = _record(blank, checkin, checkin.capsule, now=now)
     return Session(
         boot_id=checkin.boot_id,
         state=checkin.state,
@@ -95,8 +123,38 @@ def begin_session(checkin: Checkin, *, peer: str, now: float) -> Session:
         detail=checkin.detail,
         capsule=checkin.capsule,
         phases={checkin.state: now},
-        report=dict(checkin.report),
+        report=_figures(checkin),
+        **record,
     )
+
+
+def _record(
+    session: Session, checkin: Checkin, capsule: str | None, *, now: float
+) -> dict[str, Any]:
+    """Return what outlives a boot: the last good capsule, the failures in a row, the last error."""
+    last_good, failures = session.last_good, session.failures
+    last_error, last_error_at = session.last_error, session.last_error_at
+    if checkin.state == READY:
+        last_good = capsule
+        failures = {key: count for key, count in failures.items() if key != capsule}
+    if checkin.state == "failed":
+        last_error = checkin.detail or NO_REASON
+        if session.state != "failed":
+            failures, last_error_at = count_failure(failures, capsule), now
+    return {
+        "last_good": last_good,
+        "failures": failures,
+        "last_error": last_error,
+        "last_error_at": last_error_at,
+    }
+
+
+def count_failure(failures: Mapping[str, int], capsule: str | None) -> dict[str, int]:
+    """Return *failures* with one more of *capsule*; of many the oldest are forgotten."""
+    if capsule is None:
+        return dict(failures)
+    others = [(key, count) for key, count in failures.items() if key != capsule]
+    return {**dict(others[-KEPT_FAILURES + 1 :]), capsule: failures.get(capsule, 0) + 1}
 
 
 def advance_session(session: Session, checkin: Checkin, *, peer: str, now: float) -> Session:
@@ -111,6 +169,7 @@ def advance_session(session: Session, checkin: Checkin, *, peer: str, now: float
         since = now
         if checkin.state != "init" or "init" not in phases:
             phases = {**phases, checkin.state: now}
+    capsule = checkin.capsule or session.capsule
     return replace(
         session,
         state=checkin.state,
@@ -119,10 +178,38 @@ def advance_session(session: Session, checkin: Checkin, *, peer: str, now: float
         last_contact=now,
         detail=checkin.detail,
         key_used=session.key_used or checkin.node_key is not None,
-        capsule=checkin.capsule or session.capsule,
+        capsule=capsule,
         phases=phases,
-        report={**session.report, **checkin.report},
+        report={
+            key: value
+            for key, value in {**session.report, **_figures(checkin)}.items()
+            if value != ""  # a text that is taken back
+        },
+        **_record(session, checkin, capsule, now=now),
     )
+
+
+def phase_seconds(session: Session | None, *, now: float) -> dict[str, float]:
+    """Return how long a boot was in each of its states; the present one lasts until *now*.
+
+    A node that is halted is in no state any more: that one has no seconds.
+    """
+    if session is None:
+        return {}
+    entered = sorted(session.phases.items(), key=lambda item: item[1])
+    ends = [*(at for _, at in entered[1:]), now]
+    return {
+        state: round(max(0.0, end - at), 1)
+        for (state, at), end in zip(entered, ends, strict=True)
+        if state != "halted"
+    }
+
+
+def _figures(checkin: Checkin) -> dict[str, Any]:
+    """Return what there is to show of a check-in: its figures, and which trust.json it holds."""
+    version = checkin.trust_version
+    held = {} if version is None else {"trustVersion": version}
+    return {**checkin.report, **held}
 
 
 def is_transition(old: Session | None, new: Session) -> bool:
@@ -140,6 +227,8 @@ def is_transition(old: Session | None, new: Session) -> bool:
 def find_silence(session: Session, *, now: float, timeouts: Timeouts) -> str | None:
     """Return what the silence of a node means: :data:`NO_WORD`, ``late``, ``dead``, or nothing."""
     silent = now - session.last_contact
+    if session.last_contact <= timeouts.deaf_from:
+        silent -= timeouts.deaf_until - timeouts.deaf_from
     if session.state == "halted":
         return None
     if session.state == "booting" and silent > timeouts.boot_seconds:
@@ -148,6 +237,23 @@ def find_silence(session: Session, *, now: float, timeouts: Timeouts) -> str | N
         return "dead"
     late = LATE_FACTOR * timeouts.checkin_seconds + LATE_GRACE_SECONDS
     return "late" if session.state == "ready" and silent > late else None
+
+
+def changed_conditions(
+    old: Session, new: Session, *, now: float, timeouts: Timeouts
+) -> list[tuple[str, bool]]:
+    """Return which conditions a check-in ended (True) or began (False).
+
+    Silence is over with it; and the node tells whether what it runs is still trusted.
+    """
+    changes = []
+    silence = find_silence(old, now=now, timeouts=timeouts)
+    if silence in ("late", "dead"):
+        changes.append((silence, True))
+    untrusted = [bool(session.report.get("untrusted")) for session in (old, new)]
+    if untrusted[0] != untrusted[1]:
+        changes.append(("untrusted", untrusted[0]))
+    return changes
 
 
 def shown_state(
@@ -169,11 +275,18 @@ def find_conditions(
     conflict: bool,
     now: float,
     timeouts: Timeouts,
+    fallback: bool = False,
 ) -> tuple[str, ...]:
-    """Return what the server concludes of a node: disabled, conflict, dead, late, waiting."""
+    """Return what the server concludes of a node: disabled, conflict, fallback, dead, late,
+    waiting.
+
+    And what the node itself found: untrusted, its trust.json does not let it boot again what runs.
+    """
     conditions = [] if enabled else ["disabled"]
     if conflict:
         conditions.append("conflict")
+    if fallback:
+        conditions.append("fallback")
     if session is None or session.state == "halted":
         return tuple(conditions)
     silence = find_silence(session, now=now, timeouts=timeouts)
@@ -181,4 +294,11 @@ def find_conditions(
         conditions.append(silence)
     elif session.state != "ready" and plan.action == "wait":
         conditions.append("waiting")
+    if session.report.get("untrusted"):
+        conditions.append("untrusted")
     return tuple(conditions)
+
+
+def is_ready(state: str | None, conditions: Iterable[str]) -> bool:
+    """Tell whether a node that is shown in *state* and *conditions* does what it is there for."""
+    return state == READY and not NOT_READY & set(conditions)

@@ -7,10 +7,15 @@ import pytest
 from provisiond.choose import Site, choose_plan, choose_stranger
 from provisiond.model import Node
 from provisiond.protocol import PlannedCapsule, PlannedOverlay
+from provisiond.scopes import Scopes, resolve
 
 HWADDR = "52:54:00:00:00:01"
 NODE = Node(
-    node_id=HWADDR, name="n00001", hwaddrs=(HWADDR,), approved=True, attributes={"vnfs": "minimal"}
+    node_id=HWADDR,
+    name="n00001",
+    hwaddrs=(HWADDR,),
+    approved_by="administrator",
+    attributes={"vnfs": "minimal"},
 )
 CAPSULE = PlannedCapsule(name="minimal", digest="sha256:" + "1" * 64, signatures=())
 OVERLAY = PlannedOverlay(digest="sha256:" + "2" * 64, size_bytes=10240)
@@ -20,6 +25,7 @@ SITE = Site(blobs=("http://10.87.0.1:8988/blobs",), checkin_seconds=60)
 def plan(node=NODE, *, state="init", conflict=False, there=True):
     return choose_plan(
         node,
+        resolve(node.attributes, node.groups, Scopes()),
         state=state,
         conflict=conflict,
         find=lambda reference: CAPSULE if there and reference.name == "minimal" else None,
@@ -46,11 +52,11 @@ def test_an_approved_node_boots_what_it_is_assigned():
          "until that one halts or falls silent"),
         (with_attributes(enabled=False), {},
          "n00001 is disabled; provisionctl node set enabled true n00001"),
-        (replace(NODE, approved=False), {},
+        (replace(NODE, approved_by=None), {},
          "n00001 waits for approval; provisionctl node approve n00001"),
         (replace(NODE, attributes={}), {}, "no VNFS capsule is assigned to n00001; "
          "provisionctl node set vnfs NAME n00001"),
-        (replace(NODE, attributes={}, approved=False), {}, "no VNFS capsule is assigned to "
+        (replace(NODE, attributes={}, approved_by=None), {}, "no VNFS capsule is assigned to "
          "n00001, and it is not approved; provisionctl node set vnfs NAME n00001"),
         (NODE, {"there": False}, "the capsule minimal, assigned to n00001, is not in the store; "
          "provisionctl vnfs import FILE"),

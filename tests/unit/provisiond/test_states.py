@@ -24,7 +24,7 @@ HWADDR = "52:54:00:00:00:01"
 BOOT, OTHER = "1" * 32, "2" * 32
 KEY, WRONG = "a" * 64, "b" * 64
 NOW = 1000.0
-NODE = Node(node_id=HWADDR, name="n00001", hwaddrs=(HWADDR,), approved=True)
+NODE = Node(node_id=HWADDR, name="n00001", hwaddrs=(HWADDR,), approved_by="administrator")
 SESSION = Session(
     boot_id=BOOT, state="ready", since=0, hwaddr=HWADDR, peer="10.87.0.100", last_contact=NOW - 10,
     key_hash=hash_key(KEY), key_used=True,
@@ -63,7 +63,7 @@ def checkin(boot=BOOT, key=None, state="init"):
     ],
 )
 def test_admission(approved, session, boot, key, expected):
-    node = replace(NODE, approved=approved)
+    node = replace(NODE, approved_by="administrator" if approved else None)
     assert admit(node, session, checkin(boot, key), now=NOW, timeouts=TIMEOUTS) is expected
 
 
