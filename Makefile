@@ -51,6 +51,7 @@ demo: setup ## build a capsule and boot it on a virtual node (4 minutes)
 
 test: setup ## all tests but the long ones, virtual nodes among them (20 minutes)
 	$(call step,unit tests,$(PYTEST) --numprocesses=auto $(LIMIT) $(UNIT))
+	$(call step,tamper table,$(PYTEST) --numprocesses=auto $(LIMIT) -m "not long" tests/tamper)
 	$(call step,integration and boot tests,$(ROOT_PYTEST) --numprocesses=2 --dist=loadgroup \
 	  -m "(integration or boot) and not long" $(LIMIT) tests)
 
@@ -79,10 +80,8 @@ check-shell:
 check-unit:
 	@$(PYTEST) --quiet --numprocesses=auto $(UNIT)
 
-bench: setup ## run the benchmarks, if there are any
-	@for file in benchmarks/*.py; do \
-	  if [ -e "$$file" ]; then echo "==> $$file"; $(AS_ROOT) $(BIN)/python -B "$$file" || exit 1; \
-	  else echo 'benchmarks/ is empty'; fi; done
+bench: setup ## build three capsules and measure (5 minutes)
+	$(AS_ROOT) $(BIN)/python -B -m benchmarks
 
 clean: ## remove .venv and caches; capsules and keys stay
 	@$(AS_ROOT) rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

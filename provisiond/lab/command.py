@@ -29,7 +29,7 @@ from provisiond.lab.watch import Outcome, outcome_value, render_outcomes
 from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.places import Places, find_places
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.tools import capture
 from vnfsbuild.toolstree import ensure_tools_tree
 
