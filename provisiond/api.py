@@ -7,8 +7,6 @@ socket). docs/checkin-protocol.md has what each takes and answers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import re
 import tempfile
@@ -20,9 +18,14 @@ from typing import Any
 from aiohttp import web
 
 from provisiond.administration import Administration
+from provisiond.api_capsules import CapsuleRoutes
+from provisiond.api_nodes import NodeRoutes, SettingsRoutes, TransferRoutes
+from provisiond.api_overlays import OverlayRoutes
+from provisiond.attributevalues import parse_hwaddr
+from provisiond.bodies import read_ascii, read_number, read_object
 from provisiond.catalogue import Catalogue
 from provisiond.dnsmasq_config import BIOS_LOADER, EFI_LOADER
-from provisiond.model import parse_hwaddr
+from provisiond.events import Wanted
 from provisiond.nodedb import DatabaseError
 from provisiond.protocol import MAX_CHECKIN_BYTES, parse_checkin, render_answer
 from provisiond.refusals import UPLOADED, NotThere, Refused, TooMany
@@ -34,9 +37,8 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-BODY_SECONDS = 10
-"""How long a client may take to send the body of a small request."""
-MAX_ADMIN_BYTES = 4 * 1024 * 1024
+MAX_ADMIN_BYTES = 64 * 1024 * 1024
+"""An export of 100 000 nodes fits."""
 MAX_EVENT_WAIT_SECONDS = 60
 PRIVILEGED_PORTS = 1024
 
@@ -74,8 +76,8 @@ def make_agent_app(service: Service) -> web.Application:
 
     async def checkin(request: web.Request) -> web.Response:
         peer = _verified_peer(request)
-        value = await _json_body(request)
-        answer = await service.checkin(parse_checkin(value), peer=peer)
+        # Not named here: it would be kept for as long as the answer waits.
+        answer = await service.checkin(parse_checkin(await read_object(request)), peer=peer)
         return web.Response(body=render_answer(answer), content_type="application/json")
 
     async def overlay(request: web.Request) -> web.Response:
@@ -84,7 +86,7 @@ def make_agent_app(service: Service) -> web.Application:
         data = service.overlay(
             node_id=request.headers.get("X-Node-Id", ""),
             boot_id=request.headers.get("X-Boot-Id", ""),
-            node_key=_ascii(request.headers.get("X-Node-Key")),
+            node_key=read_ascii(request.headers.get("X-Node-Key")),
             digest=digest,
             peer=peer,
         )
@@ -118,7 +120,7 @@ def make_boot_app(
         return web.Response(text=script)
 
     async def bootstrap(request: web.Request) -> web.StreamResponse:
-        files = service.bootstrap_for(parse_hwaddr(request.query.get("mac", "")))
+        files = await service.bootstrap_for(parse_hwaddr(request.query.get("mac", "")))
         return file(files.kernel if request.path.endswith("/kernel") else files.initrd)
 
     async def site(_request: web.Request) -> web.StreamResponse:
@@ -160,12 +162,12 @@ def make_admin_app(
         return await handler(request)
 
     app = web.Application(middlewares=[tell_errors, admit], client_max_size=MAX_ADMIN_BYTES)
+    NodeRoutes(administration.nodes).add_to(app)
+    SettingsRoutes(administration.settings).add_to(app)
+    TransferRoutes(administration.transfer).add_to(app)
+    CapsuleRoutes(administration.capsules).add_to(app)
+    OverlayRoutes(administration.overlays).add_to(app)
     app.router.add_get("/v1/status", routes.status)
-    app.router.add_get("/v1/nodes", routes.list_nodes)
-    app.router.add_post("/v1/nodes", routes.add_node)
-    app.router.add_post("/v1/nodes/set", routes.set_attribute)
-    app.router.add_post("/v1/nodes/approve", routes.approve)
-    app.router.add_post("/v1/nodes/delete", routes.delete)
     app.router.add_get("/v1/capsules", routes.list_capsules)
     app.router.add_post("/v1/capsules", routes.import_capsule)
     app.router.add_get("/v1/events", routes.events)
@@ -179,38 +181,6 @@ class _AdminRoutes:
 
     async def status(self, _request: web.Request) -> web.Response:
         return web.json_response(self._administration.status())
-
-    async def list_nodes(self, request: web.Request) -> web.Response:
-        return web.json_response(self._administration.list_nodes(request.query.getall("nodes", [])))
-
-    async def add_node(self, request: web.Request) -> web.Response:
-        value = await _json_body(request)
-        attributes = value.get("attributes") or {}
-        if not isinstance(attributes, dict):
-            raise InputError("attributes: expected an object of texts")
-        return web.json_response(
-            await self._administration.add_node(
-                _text(value, "hwaddr"),
-                name=_text(value, "name") if value.get("name") is not None else None,
-                attributes={key: _text(attributes, key) for key in attributes},
-            )
-        )
-
-    async def set_attribute(self, request: web.Request) -> web.Response:
-        value = await _json_body(request)
-        return web.json_response(
-            await self._administration.set_attribute(
-                _text(value, "key"), _text(value, "value"), _texts(value, "nodes")
-            )
-        )
-
-    async def approve(self, request: web.Request) -> web.Response:
-        nodes = _texts(await _json_body(request), "nodes")
-        return web.json_response(await self._administration.approve(nodes))
-
-    async def delete(self, request: web.Request) -> web.Response:
-        nodes = _texts(await _json_body(request), "nodes")
-        return web.json_response(await self._administration.delete(nodes))
 
     async def list_capsules(self, _request: web.Request) -> web.Response:
         return web.json_response(self._administration.list_capsules())
@@ -239,10 +209,14 @@ class _AdminRoutes:
             raise
 
     async def events(self, request: web.Request) -> web.Response:
-        since = _number(request, "since", most=2**53)
-        wait_seconds = _number(request, "wait", most=MAX_EVENT_WAIT_SECONDS)
+        since = read_number(request, "since", most=2**53)
+        after = read_number(request, "after", most=2**53)
+        wait_seconds = read_number(request, "wait", most=MAX_EVENT_WAIT_SECONDS)
+        wanted = Wanted(since=since, after=after, kinds=frozenset(request.query.getall("kind", [])))
         return web.json_response(
-            await self._administration.events(since, wait_seconds=wait_seconds)
+            await self._administration.events(
+                wanted, request.query.getall("nodes", []), wait_seconds=wait_seconds
+            )
         )
 
 
@@ -259,54 +233,6 @@ def _verified_peer(request: web.Request) -> str:
     if port >= PRIVILEGED_PORTS:
         raise Refused(f"found source port {port}, expected one below {PRIVILEGED_PORTS}")
     return address
-
-
-async def _json_body(request: web.Request) -> dict[str, Any]:
-    """Return the object in the body.
-
-    Raises:
-        InputError: it is not JSON, not an object, or takes too long to come.
-    """
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            data = await request.read()
-    except TimeoutError as error:
-        if request.transport:
-            request.transport.abort()
-        raise InputError(f"body: not there after {BODY_SECONDS} seconds") from error
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"body: not JSON: {error!s:.200}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"body: found {type(value).__name__}, expected an object")
-    return value
-
-
-def _text(value: dict[str, Any], key: str) -> str:
-    found = value.get(key)
-    if not isinstance(found, str):
-        raise InputError(f"{key}: found {found!r:.80}, expected text")
-    return found
-
-
-def _texts(value: dict[str, Any], key: str) -> list[str]:
-    found = value.get(key)
-    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise InputError(f"{key}: found {found!r:.80}, expected a list of texts")
-    return found
-
-
-def _number(request: web.Request, key: str, *, most: int) -> int:
-    text = request.query.get(key, "0")
-    with contextlib.suppress(ValueError):
-        if 0 <= int(text) <= most:
-            return int(text)
-    raise InputError(f"{key}: found {text!r:.80}, expected 0 to {most}")
-
-
-def _ascii(text: str | None) -> str | None:
-    return text if text is not None and text.isascii() else None
 
 
 def _error(

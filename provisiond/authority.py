@@ -86,6 +86,8 @@ class Authority:
         """Return what the server listens with: TLS 1.2 or later, its certificate, no client's."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Agents never resume a session: tickets would be made, sent and kept for nothing.
+        context.num_tickets = 0
         try:
             context.load_cert_chain(self.server_certificate, self.server_key)
         except OSError as error:

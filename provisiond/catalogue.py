@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisiond.intact import IntactFiles
 from provisiond.protocol import PlannedCapsule
-from vnfsbuild.digest import Digest
-from vnfsbuild.errors import InputError, VerificationError
+from vnfsbuild.capsule import verify_head
+from vnfsbuild.digest import Digest, short
+from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
 from vnfsbuild.files import read_bounded, write_atomic
-from vnfsbuild.keys import verify_ed25519
-from vnfsbuild.manifest import BOOTSTRAP, CAPSULE, INITRD, KERNEL, MAX_METADATA_BYTES
+from vnfsbuild.manifest import (
+    BOOTSTRAP,
+    CAPSULE,
+    INITRD,
+    KERNEL,
+    MAX_METADATA_BYTES,
+    Descriptor,
+)
 from vnfsbuild.reference import Reference
-from vnfsbuild.store import Store
-from vnfsbuild.storeindex import StoredCapsule
+from vnfsbuild.signing.keys import verify_ed25519
+from vnfsbuild.store.index import StoredCapsule
+from vnfsbuild.store.keeper import Promotion, Removed
+from vnfsbuild.store.pins import Reasons
+from vnfsbuild.store.store import Store
 from vnfsbuild.trust import Trust, verify_trust
 
 logger = logging.getLogger(__name__)
+
+BRING_BOOTSTRAP = "vnfsbuild bootstrap build; provisionctl vnfs import bootstrap"
+"""What brings a bootstrap."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +58,10 @@ class Catalogue:
         self._trust_source = trust_source
         self._capsules: tuple[StoredCapsule, ...] = ()
         self._trust_bytes: bytes | None = None
+        self._held: Trust | None = None
+        self._refusals: dict[Digest, str] = {}
+        self._files = IntactFiles()
+        self._source_seen: tuple[int, ...] | None = None
 
     @property
     def capsules(self) -> tuple[StoredCapsule, ...]:
@@ -53,32 +73,144 @@ class Catalogue:
         """The text of trust.json, for site.cpio; none when the site has none yet."""
         return self._trust_bytes
 
+    @property
+    def trust_version(self) -> int | None:
+        """The version of trust.json that counts here; none when there is none."""
+        return self._held.version if self._held else None
+
+    @property
+    def held_trust(self) -> Trust | None:
+        """The trust.json that counts here; none when there is none."""
+        return self._held
+
+    @property
+    def trust_text(self) -> str | None:
+        """The text of trust.json in base64, as answers bring it."""
+        return base64.b64encode(self._trust_bytes).decode("ascii") if self._trust_bytes else None
+
     def refresh(self) -> None:
         """Read the store anew, and take over a newer trust.json."""
         self._capsules = self._store.list_capsules()
+        self._source_seen = self._look_at_source()
         try:
             self.load_trust()
         except (InputError, VerificationError) as error:
             logger.warning("%s", error)
+        self._judge()
+
+    def take_newer_trust(self) -> bool:
+        """Take over a newer trust.json when the file that it comes from was touched.
+
+        Returns whether another version counts now.
+        """
+        seen = self._look_at_source()
+        if seen == self._source_seen:
+            return False
+        before = self.trust_version
+        self.refresh()
+        return self.trust_version != before
+
+    def _look_at_source(self) -> tuple[int, ...] | None:
+        try:
+            found = self._trust_source.stat() if self._trust_source else None
+        except OSError:
+            return None
+        return (found.st_ino, found.st_mtime_ns, found.st_size) if found else None
+
+    def _judge(self) -> None:
+        """Make the verdict on every capsule anew; time is left out, :meth:`_vouch` adds it.
+
+        Those that were imported before trust.json changed may not be handed out after it.
+        """
+        trust = self._held
+        refusals = {}
+        for capsule in self._capsules:
+            try:
+                if trust is None:
+                    raise VerificationError(f"{capsule.name}: no trust.json says that it may run")
+                verify_head(capsule.head, trust=trust, now=0)
+            except VerificationError as error:
+                refusals[capsule.digest] = error.message
+        self._refusals = refusals
 
     def find_capsule(self, reference: Reference) -> PlannedCapsule | None:
-        """Return the capsule that *reference* means, as a plan names it."""
-        found = self._find(reference, CAPSULE)
+        """Return the capsule that *reference* means, as a plan names it.
+
+        Raises:
+            VerificationError: it is here, and may not run any more.
+        """
+        found = self.find_stored(reference, CAPSULE)
         if found is None:
             return None
+        self._vouch(found)
         return PlannedCapsule(
             name=found.name, digest=found.digest, signatures=found.signature_digests
         )
 
     def find_bootstrap(self, reference: Reference) -> BootstrapFiles | None:
-        """Return the files of the bootstrap that *reference* means."""
-        found = self._find(reference, BOOTSTRAP)
+        """Return the files of the bootstrap that *reference* means, as trustworthy as a capsule's.
+
+        Firmware verifies nothing, so it is done here: this reads files that were touched, and so
+        is nothing for the event loop.
+
+        Raises:
+            VerificationError: it is here, and may not run; or its files are not what was signed.
+        """
+        found = self.find_stored(reference, BOOTSTRAP)
         if found is None:
             return None
-        return BootstrapFiles(
-            kernel=self._store.blob_path(found.manifest.payload(KERNEL).digest),
-            initrd=self._store.blob_path(found.manifest.payload(INITRD).digest),
-        )
+        self._vouch(found)
+        paths = {}
+        for what, path, blob in self._boot_files(found):
+            damage = self._files.find_damage(path, blob)
+            if damage:
+                raise _damaged(found, what, damage)
+            paths[what] = path
+        return BootstrapFiles(kernel=paths["kernel"], initrd=paths["initrd"])
+
+    def find_boot_refusal(self, reference: Reference) -> str:
+        """Return why the bootstrap that *reference* means is handed to nobody, with what to type.
+
+        Empty when nothing speaks against it, as far as is known without a look at the disk, or
+        when there is none.
+        """
+        found = self.find_stored(reference, BOOTSTRAP)
+        if found is None:
+            return ""
+        try:
+            self._vouch(found)
+            for what, path, blob in self._boot_files(found):
+                damage = self._files.last_damage(path, blob)
+                if damage:
+                    raise _damaged(found, what, damage)
+        except VerificationError as error:
+            return f"{error}; {error.hint}"
+        return ""
+
+    def _boot_files(self, found: StoredCapsule) -> Iterator[tuple[str, Path, Descriptor]]:
+        for what, kind in (("kernel", KERNEL), ("initrd", INITRD)):
+            blob = found.manifest.payload(kind)
+            yield what, self._store.blob_path(blob.digest), blob
+
+    def _vouch(self, found: StoredCapsule) -> None:
+        """Return when trust.json lets the capsule or bootstrap *found* run, now.
+
+        Raises:
+            VerificationError: it does not.
+        """
+        if found.digest in self._refusals:
+            raise VerificationError(
+                self._refusals[found.digest], hint="vnfsbuild trust show, vnfsbuild sign"
+            )
+        if self._held is not None and self._held.expires <= time.time():
+            raise VerificationError(
+                f"{found.name}: trust.json version {self._held.version} has expired",
+                hint="vnfsbuild trust renew --days 365",
+            )
+
+    def find_digest(self, digest: str) -> StoredCapsule | None:
+        """Return the capsule *digest*, if the store has it."""
+        return next((item for item in self._capsules if item.digest == digest), None)
 
     def blob_path(self, digest: Digest) -> Path:
         """Return where the blob *digest* is, or would be."""
@@ -96,6 +228,53 @@ class Catalogue:
         self.refresh()
         return stored
 
+    def promote(self, reference: Reference) -> Promotion:
+        """Let the bare name mean the capsule of *reference*; as :meth:`Store.promote`."""
+        moved = self._store.promote(reference)
+        self.refresh()
+        return moved
+
+    def rollback(self, name: str) -> Promotion:
+        """Let the bare *name* mean what it meant before; as :meth:`Store.rollback`."""
+        moved = self._store.rollback(name)
+        self.refresh()
+        return moved
+
+    def tag(self, reference: Reference, tag: str) -> Digest:
+        """Let ``NAME:TAG`` mean the capsule of *reference*; as :meth:`Store.tag`."""
+        digest = self._store.tag(reference, tag).digest
+        self.refresh()
+        return digest
+
+    def untag(self, reference: Reference) -> None:
+        """Let ``NAME:TAG`` mean nothing; as :meth:`Store.untag`."""
+        self._store.untag(reference)
+        self.refresh()
+
+    def delete(self, references: Sequence[Reference], *, force: bool) -> Removed:
+        """Delete capsules; as :meth:`Store.delete`."""
+        removed = self._store.delete(*references, force=force)
+        self.refresh()
+        return removed
+
+    def set_pins(self, owner: str, reasons: Reasons) -> None:
+        """Let *owner* pin exactly what *reasons* say.
+
+        Raises:
+            VnfsbuildError: it cannot be written; the pins are as they were.
+        """
+        self._store.replace_pins(owner, reasons)
+
+    def collect_garbage(self) -> None:
+        """Remove what a daemon that was killed has left; what goes wrong is told in the log."""
+        try:
+            removed = self._store.gc()
+        except VnfsbuildError as error:
+            logger.warning("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
+        else:
+            if removed.size_bytes:
+                logger.info("store: %d bytes that nothing named were removed", removed.size_bytes)
+
     def load_trust(self) -> Trust:
         """Return the trust that counts: the copy, or the source when that is newer.
 
@@ -109,8 +288,10 @@ class Catalogue:
             data = read_bounded(self._trust, limit_bytes=MAX_METADATA_BYTES)
             pinned = verify_trust(data, pinned=None, now=0, verify_ed25519=verify_ed25519,
                                   where=str(self._trust))  # fmt: skip
+        # What was held counts even when what should follow it is refused.
+        self._held, self._trust_bytes = pinned, data
         trust, data = self._take_newer(pinned, data, now=now)
-        self._trust_bytes = data
+        self._held, self._trust_bytes = trust, data
         if trust.expires <= now:
             raise VerificationError(f"{self._trust}: version {trust.version} has expired")
         return trust
@@ -125,6 +306,8 @@ class Catalogue:
             data = read_bounded(source, limit_bytes=MAX_METADATA_BYTES)
         except InputError as error:
             if pinned is not None and held is not None:
+                if source is not None:
+                    logger.warning("%s; version %d goes on counting", error, pinned.version)
                 return pinned, held
             raise InputError(
                 f"{error.message}; no trust.json says whose capsules may run",
@@ -138,7 +321,8 @@ class Catalogue:
         write_atomic(self._trust, data)
         return trust, data
 
-    def _find(self, reference: Reference, artifact_type: str) -> StoredCapsule | None:
+    def find_stored(self, reference: Reference, artifact_type: str) -> StoredCapsule | None:
+        """Return the capsule or bootstrap that *reference* means, whatever trust says of it."""
         for capsule in self._capsules:
             if capsule.name != reference.name or capsule.manifest.artifact_type != artifact_type:
                 continue
@@ -148,3 +332,11 @@ class Catalogue:
             elif reference.tag in capsule.tags:
                 return capsule
         return None
+
+
+def _damaged(found: StoredCapsule, what: str, damage: str) -> VerificationError:
+    return VerificationError(
+        f"{found.name}:{found.config.serial}@{short(found.digest)}: its {what} in the store is "
+        f"not what was signed: {damage}",
+        hint="provisionctl vnfs import FILE brings it anew; look after the disk",
+    )

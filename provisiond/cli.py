@@ -13,6 +13,7 @@ import click
 
 from provisiond.commands.context import DEFAULT_CONFIG, Context
 from vnfsbuild.errors import VnfsbuildError, render_error
+from vnfsbuild.listing import printable
 from vnfsbuild.verbs import Verbs
 
 logger = logging.getLogger(__name__)
@@ -20,16 +21,30 @@ logger = logging.getLogger(__name__)
 INTERRUPTED = 130
 
 NODE = ("provisiond.commands.node", "node", "Nodes: who they are, what they boot, how they are.")
+GROUP = ("provisiond.commands.group", "group", "Nodes that share settings.")
 VNFS = ("provisiond.commands.vnfs", "vnfs", "Capsules and bootstraps that nodes are given.")
 DAEMON_VERBS = {
+    "group": GROUP,
     "init": ("provisiond.commands.init", "command", "Write provisiond.toml, make the authority."),
     "node": NODE,
     "serve": ("provisiond.commands.serve", "command", "Serve nodes until it is ended."),
     "vnfs": VNFS,
 }
 CONTROL_VERBS = {
+    "defaults": ("provisiond.commands.defaults", "defaults", "What counts where nothing is set."),
+    "events": ("provisiond.commands.events", "command", "What happened, and what happens."),
+    "export": ("provisiond.commands.transfer", "export", "Write all that is set, for git."),
+    "group": GROUP,
+    "hooks": ("provisiond.commands.hooks", "command", "Programs that are run for events."),
+    "import": ("provisiond.commands.transfer", "import_", "Make a file all that is set."),
     "lab": ("provisiond.lab.command", "lab", "Boot virtual nodes on this machine."),
     "node": NODE,
+    "simulate": (
+        "provisiond.lab.simulate_command",
+        "command",
+        "Try how many nodes this machine can serve.",
+    ),
+    "overlay": ("provisiond.commands.overlay", "overlay", "Files laid over capsules, per node."),
     "vnfs": VNFS,
 }
 """Verb → module, name in it, and the line in ``--help``."""
@@ -87,7 +102,7 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except VnfsbuildError as error:
         logger.debug("%s", "".join(traceback.format_exception(error)))
-        click.echo(render_error(error), err=True)
+        click.echo(printable(render_error(error)), err=True)
         return error.exit_status
     except click.ClickException as error:
         error.show()

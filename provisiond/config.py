@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from provisiond.model import nearest, parse_pattern
+from provisiond.attributes import nearest
+from provisiond.configvalues import (
+    as_addresses,
+    as_arguments,
+    as_bool,
+    as_database,
+    as_device,
+    as_domain,
+    as_integer,
+    as_interface,
+    as_optional_address,
+    as_optional_path,
+    as_path,
+    as_pattern,
+    as_range,
+    as_registration,
+    as_text,
+)
 from vnfsbuild.errors import InputError
 from vnfsbuild.fields import Faults, parse_toml
-
-REGISTRATIONS = ("ask", "open", "closed")
-
-_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,200}[a-z0-9])?\Z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +45,7 @@ class Config:
     user: str
     group: str
     trust: Path | None
+    database: str
     device: str
     address: IPv4Interface
     first_address: IPv4Address
@@ -55,6 +67,9 @@ class Config:
     boot_timeout_seconds: int
     session_timeout_seconds: int
     overlay_files: Path | None
+    overlay_directory: Path | None
+    hooks_directory: Path | None
+    hooks_timeout_seconds: int
 
     @property
     def server_url(self) -> str:
@@ -85,165 +100,64 @@ class Setting:
     """In the words of the file; none: it must be there."""
 
 
-def _path(value: Any) -> Path:
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise ValueError("expected an absolute path")
-    return Path(value)
-
-
-def _optional_path(value: Any) -> Path | None:
-    return None if value == "" else _path(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable():
-        raise ValueError("expected text")
-    return value
-
-
-def _device(value: Any) -> str:
-    if not isinstance(value, str) or not _DEVICE.match(value):
-        raise ValueError("expected the name of a network device")
-    return value
-
-
-def _domain(value: Any) -> str:
-    if not isinstance(value, str) or (value and not _LABEL.match(value)):
-        raise ValueError("expected a DNS domain")
-    return value
-
-
-def _interface(value: Any) -> IPv4Interface:
-    if not isinstance(value, str) or "/" not in value:
-        raise ValueError("expected an address with its prefix length, as 10.87.0.1/24")
-    try:
-        return IPv4Interface(value)
-    except ValueError:
-        raise ValueError("expected an address with its prefix length, as 10.87.0.1/24") from None
-
-
-def _range(value: Any) -> tuple[IPv4Address, IPv4Address]:
-    try:
-        first, last = (IPv4Address(part.strip()) for part in value.split("-"))
-    except (ValueError, AttributeError):
-        raise ValueError("expected two addresses, as 10.87.0.100-10.87.0.199") from None
-    if last < first:
-        raise ValueError("expected the lower address first")
-    return first, last
-
-
-def _optional_address(value: Any) -> IPv4Address | None:
-    if value == "":
-        return None
-    try:
-        return IPv4Address(_text(value))
-    except ValueError:
-        raise ValueError("expected an IPv4 address") from None
-
-
-def _addresses(value: Any) -> tuple[IPv4Address, ...]:
-    if not isinstance(value, list):
-        raise ValueError("expected a list of IPv4 addresses")
-    try:
-        return tuple(IPv4Address(_text(item)) for item in value)
-    except ValueError:
-        raise ValueError("expected a list of IPv4 addresses") from None
-
-
-def _bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")
-    return value
-
-
-def _integer(least: int, most: int) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        if type(value) is not int or not least <= value <= most:
-            raise ValueError(f"expected {least} to {most}")
-        return value
-
-    return parse
-
-
-def _arguments(value: Any) -> tuple[str, ...]:
-    good = isinstance(value, list) and all(
-        isinstance(item, str) and item.isascii() and item.isprintable() and item.split() == [item]
-        for item in value
-    )
-    # iPXE expands ${…} in the text that these go into.
-    if not good or any("${" in item for item in value):
-        raise ValueError("expected a list of words without blanks")
-    return tuple(value)
-
-
-def _registration(value: Any) -> str:
-    if value not in REGISTRATIONS:
-        raise ValueError(f"expected {', '.join(REGISTRATIONS)}")
-    return str(value)
-
-
-def _pattern(value: Any) -> str:
-    try:
-        parse_pattern(_text(value))
-    except InputError:
-        raise ValueError("expected letters and then '#' signs, as n####") from None
-    return str(value)
-
-
-_SECONDS = _integer(1, 86400)
-_PORT = _integer(1, 65535)
+_SECONDS = as_integer(1, 86400)
+_PORT = as_integer(1, 65535)
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
-        table="", key="state_dir", parse=_path, default="/var/lib/provisiond",
+        table="", key="state_dir", parse=as_path, default="/var/lib/provisiond",
         meaning="Database, store of capsules, certificates, leases.",
     ),
     Setting(
-        table="", key="socket", parse=_path, default="/run/provisiond/provisiond.sock",
+        table="", key="socket", parse=as_path, default="/run/provisiond/provisiond.sock",
         meaning="Where provisionctl talks to the daemon.",
     ),
     Setting(
-        table="", key="user", parse=_text, default="provisiond",
+        table="", key="user", parse=as_text, default="provisiond",
         meaning="The user that serves the network; without such a user, or when empty, it is root.",
     ),
     Setting(
-        table="", key="group", parse=_text, default="provision",
+        table="", key="group", parse=as_text, default="provision",
         meaning="Members of this group may use provisionctl, and root.",
     ),
     Setting(
-        table="", key="trust", parse=_optional_path, default="/etc/vnfs/trust.json",
+        table="", key="trust", parse=as_optional_path, default="/etc/vnfs/trust.json",
         meaning="Whose signatures count. A newer one is taken over at start and with each import.",
     ),
     Setting(
-        table="network", key="device", parse=_device,
+        table="", key="database", parse=as_database, default="",
+        meaning="postgresql://USER@HOST/NAME; empty: SQLite, in state_dir.",
+    ),
+    Setting(
+        table="network", key="device", parse=as_device,
         meaning="The device of the provisioning network.",
     ),
     Setting(
-        table="network", key="address", parse=_interface,
+        table="network", key="address", parse=as_interface,
         meaning="This machine's address on it, with the prefix length.",
     ),
     Setting(
-        table="network", key="range", parse=_range,
+        table="network", key="range", parse=as_range,
         meaning="The addresses that nodes get, first and last.",
     ),
     Setting(
-        table="network", key="gateway", parse=_optional_address, default="",
+        table="network", key="gateway", parse=as_optional_address, default="",
         meaning="The gateway that nodes are told; empty: none.",
     ),
     Setting(
-        table="network", key="dns", parse=_addresses, default=[],
+        table="network", key="dns", parse=as_addresses, default=[],
         meaning="The name servers that nodes are told; empty: this machine, which knows the nodes.",
     ),
     Setting(
-        table="network", key="domain", parse=_domain, default="",
+        table="network", key="domain", parse=as_domain, default="",
         meaning="The DNS domain of the nodes; empty: none.",
     ),
     Setting(
-        table="network", key="dnsmasq", parse=_bool, default=True,
+        table="network", key="dnsmasq", parse=as_bool, default=True,
         meaning="Run dnsmasq for DHCP, TFTP and DNS; false: something else does.",
     ),
     Setting(
-        table="network", key="ipxe_dir", parse=_path, default="/usr/lib/ipxe",
+        table="network", key="ipxe_dir", parse=as_path, default="/usr/lib/ipxe",
         meaning="Where undionly.kpxe and ipxe.efi are.",
     ),
     Setting(
@@ -255,24 +169,24 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="Plain HTTP, for firmware, bootstraps and signed blobs.",
     ),
     Setting(
-        table="boot", key="kernel_arguments", parse=_arguments,
+        table="boot", key="kernel_arguments", parse=as_arguments,
         default=["console=tty0", "console=ttyS0,115200"],
         meaning="Kernel arguments of the bootstrap OS.",
     ),
     Setting(
-        table="nodes", key="name_pattern", parse=_pattern, default="n####",
+        table="nodes", key="name_pattern", parse=as_pattern, default="n####",
         meaning="Names of new nodes: at least as many digits as '#' signs.",
     ),
     Setting(
-        table="nodes", key="total_nodes", parse=_integer(1, 1_000_000), default=10000,
+        table="nodes", key="total_nodes", parse=as_integer(1, 1_000_000), default=10000,
         meaning="Not more nodes than this.",
     ),
     Setting(
-        table="nodes", key="registration", parse=_registration, default="ask",
+        table="nodes", key="registration", parse=as_registration, default="ask",
         meaning="New nodes: ask (wait for approval), open (approved at once), closed (refused).",
     ),
     Setting(
-        table="nodes", key="new_nodes_per_second", parse=_integer(1, 10000), default=5,
+        table="nodes", key="new_nodes_per_second", parse=as_integer(1, 10000), default=5,
         meaning="Not more new nodes in a second than this.",
     ),
     Setting(
@@ -292,8 +206,21 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="Another boot of a node that was heard of within this time is a conflict.",
     ),
     Setting(
-        table="overlay", key="files", parse=_optional_path, default="",
+        table="overlay", key="files", parse=as_optional_path, default="",
         meaning="A directory of files for all nodes; no secrets: everyone may read them.",
+    ),
+    Setting(
+        table="overlay", key="directory", parse=as_optional_path,
+        default="/etc/provisiond/overlays",
+        meaning="The site's overlays, a folder each; empty: only those that come with provisiond.",
+    ),
+    Setting(
+        table="hooks", key="directory", parse=as_optional_path, default="/etc/provisiond/hooks",
+        meaning="KIND/PROGRAM here is run for each event of that kind; empty: nothing is.",
+    ),
+    Setting(
+        table="hooks", key="timeout_seconds", parse=_SECONDS, default=60,
+        meaning="A program that runs for longer than this is ended.",
     ),
 )  # fmt: skip
 
@@ -401,14 +328,21 @@ def _find_contradictions(values: Mapping[tuple[str, str], Any], faults: Faults) 
 
 
 def _make_config(values: Mapping[tuple[str, str], Any]) -> Config:
-    """Names in the file and in :class:`Config` are the same but for *range* and *files*."""
-    fields = {key: value for (_, key), value in values.items() if key not in ("range", "files")}
+    """Names in the file and in :class:`Config` are the same, but for *range* and two tables."""
+    fields = {
+        key: value
+        for (table, key), value in values.items()
+        if key != "range" and table not in ("overlay", "hooks")
+    }
     first, last = values["network", "range"]
     return Config(
         **fields,
         first_address=first,
         last_address=last,
         overlay_files=values["overlay", "files"],
+        overlay_directory=values["overlay", "directory"],
+        hooks_directory=values["hooks", "directory"],
+        hooks_timeout_seconds=values["hooks", "timeout_seconds"],
     )
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from provisiond.dnsmasq_config import DnsmasqPlaces, render_host, render_name
-from provisiond.model import Node, effective_attributes
-from vnfsbuild.files import write_atomic
+from provisiond.model import Node
 
 
 class HostsDirectory:
@@ -46,7 +45,7 @@ class HostsDirectory:
 
     def _write_node(self, node: Node) -> bool:
         """Write the files of *node*; tell whether others were there."""
-        address = effective_attributes(node)["address"].value or node.address
+        address = node.kept_address
         name = _file_name(node.node_id)
         hosts = _write(self._hosts / name, render_host(node.hwaddrs, address, node.name))
         names = _write(self._names / name, render_name(address, node.name))
@@ -60,7 +59,11 @@ def _write(path: Path, text: str) -> bool:
         found = None
     if found == text:
         return False
-    write_atomic(path, text.encode("ascii"))
+    # Whole, but not synced: where they differ they are written anew when the daemon starts.
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text, encoding="ascii")
+    aside.chmod(0o644)
+    aside.replace(path)
     return bool(found)
 
 

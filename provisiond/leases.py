@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -24,13 +25,25 @@ def parse_leases(text: str, *, now: float) -> Leases:
     return {hwaddr: frozenset(addresses) for hwaddr, addresses in found.items()}
 
 
+def find_next_end(text: str, *, now: float) -> float:
+    """Return when the first of the leases that count *now* ends; infinity when none does."""
+    ends = (line.partition(" ")[0] for line in text.splitlines())
+    return min((float(end) for end in ends if end.isdigit() and int(end) > now), default=math.inf)
+
+
 class LeaseFile:
-    """The lease file, read again only when it has changed."""
+    """The lease file, read again only when it has changed.
+
+    What it says is worked out anew only then, or when a lease ends: each check-in asks.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
         self._text = ""
+        self._leases: Leases = {}
+        self._holds = (math.inf, -math.inf)
+        """From when to when *_leases* is what *_text* says."""
 
     def read(self, *, now: float) -> Leases:
         """Return the leases; none when there is no file, as on a site with its own DHCP."""
@@ -40,6 +53,11 @@ class LeaseFile:
             if stamp != self._stamp:
                 self._text = self._path.read_text(encoding="ascii", errors="replace")
                 self._stamp = stamp
+                self._holds = (math.inf, -math.inf)
         except FileNotFoundError:
             return {}
-        return parse_leases(self._text, now=now)
+        since, until = self._holds
+        if not since <= now < until:
+            self._leases = parse_leases(self._text, now=now)
+            self._holds = (now, find_next_end(self._text, now=now))
+        return self._leases

@@ -50,6 +50,8 @@ class Checkin:
     wait_seconds: int = 0
     capsule: Optional[Digest] = None
     """The capsule that it is booting or running."""
+    trust_version: Optional[int] = None
+    """The version of trust.json that it holds; agents before there was this do not tell."""
     report: Mapping[str, Any] = field(default_factory=dict)
     """Figures by name: text, whole numbers, lists of text. Shown, never acted on."""
     protocol: int = PROTOCOL
@@ -104,7 +106,7 @@ class Answer:
     node_key: Optional[str] = None
     """64 hexadecimal digits; given once a boot, to the first check-in that may have it."""
     trust: Optional[str] = None
-    """The text of trust.json, base64, when it is newer than the bootstrap's."""
+    """The text of trust.json, base64, when it is newer than the one that the node holds."""
 
 
 def render_checkin(checkin: Checkin) -> bytes:
@@ -120,6 +122,7 @@ def render_checkin(checkin: Checkin) -> bytes:
         "plan": checkin.plan,
         "waitSeconds": checkin.wait_seconds,
         "capsule": checkin.capsule,
+        "trustVersion": checkin.trust_version,
         "report": dict(checkin.report),
     }
     return render_json({key: item for key, item in value.items() if item is not None})
@@ -147,6 +150,7 @@ def parse_checkin(value: Any) -> Checkin:
         plan=fields.digest("plan"),
         wait_seconds=fields.integer("waitSeconds", least=0, most=MAX_WAIT_SECONDS, default=0),
         capsule=fields.digest("capsule"),
+        trust_version=fields.optional_integer("trustVersion", least=0, most=2**62),
         report=_report(fields.get("report")),
     )
 
@@ -320,6 +324,11 @@ class _Object:
                 f"{self._where}: {key}: found {value!r:.80}, expected {least} to {most}"
             )
         return value
+
+    def optional_integer(self, key: str, *, least: int, most: int) -> Optional[int]:
+        if self._value.get(key) is None:
+            return None
+        return self.integer(key, least=least, most=most)
 
     def texts(
         self,

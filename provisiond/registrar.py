@@ -10,7 +10,7 @@ from provisiond.config import Config
 from provisiond.events import EventLog
 from provisiond.hosts import HostsDirectory
 from provisiond.leases import LeaseFile
-from provisiond.model import Node, make_node_name
+from provisiond.model import BY_REGISTRATION, Node, find_node_name
 from provisiond.protocol import Checkin
 from provisiond.refusals import TooMany
 from provisiond.registry import Registry
@@ -36,6 +36,8 @@ class Registrar:
         self._events = events
         self._clock = clock
         self._new_nodes: deque[float] = deque()
+        self._first_free = (-1, 1)
+        """As the registry counted freed names: the lowest number whose name may be free."""
 
     def find_reason(self, hwaddr: str) -> str | None:
         """Return why the machine *hwaddr* may not register, or none when it may."""
@@ -60,12 +62,10 @@ class Registrar:
             hwaddr = checkin.hwaddrs[0]
             node = Node(
                 node_id=hwaddr,
-                name=make_node_name(
-                    self._config.name_pattern, self._config.total_nodes, set(self._registry.names)
-                ),
+                name=self._make_name(),
                 hwaddrs=self._unowned(checkin.hwaddrs),
                 uuid=checkin.uuid,
-                approved=self._config.registration == "open",
+                approved_by=BY_REGISTRATION if self._config.registration == "open" else None,
                 address=self._leased(hwaddr, peer),
                 created=int(now),
             )
@@ -90,6 +90,17 @@ class Registrar:
                 self._hosts.update((learned,))
             return learned
 
+    def _make_name(self) -> str:
+        """Return the lowest free name, without trying again those that were found taken."""
+        freed, first = self._first_free
+        if freed != self._registry.names_freed:
+            first = 1
+        name, number = find_node_name(
+            self._config.name_pattern, self._config.total_nodes, self._registry.names, first=first
+        )
+        self._first_free = (self._registry.names_freed, number)
+        return name
+
     def _count(self, now: float) -> None:
         # The clock may have been set back: what lies ahead of it counts no more either.
         while self._new_nodes and not 0.0 <= now - self._new_nodes[0] < 1.0:
@@ -108,5 +119,5 @@ class Registrar:
         From then on it is kept for this node: dnsmasq gives it to nobody else.
         """
         leases = self._leases.read(now=self._clock())
-        taken = {node.address for node in self._registry.nodes.values()}
-        return peer if peer in leases.get(hwaddr, ()) and peer not in taken else None
+        is_free = peer not in self._registry.addresses
+        return peer if peer in leases.get(hwaddr, ()) and is_free else None

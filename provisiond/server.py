@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import grp
 import json
@@ -16,6 +17,7 @@ import socket
 import ssl
 import struct
 import time
+from asyncio import sslproto
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -26,6 +28,7 @@ from provisiond.authority import Authority
 from provisiond.catalogue import Catalogue
 from provisiond.config import Config
 from provisiond.events import EventLog
+from provisiond.hookrunner import HookRunner
 from provisiond.hosts import HostsDirectory
 from provisiond.ipxe import render_boot_script
 from provisiond.leases import LeaseFile
@@ -38,14 +41,21 @@ from provisiond.site import render_site
 from provisiond.slowclients import SlowClients
 from provisiond.statedir import StateDir
 from provisiond.supervisor import READ_HOSTS, READY
-from provisiond.watch import watch
+from provisiond.watch import keep_events, watch
+from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import VnfsbuildError
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+ACCEPTED_AT_ONCE = 32
+"""Between two rounds of those who are connected already: a flood of new ones delays them less."""
 HANDSHAKE_SECONDS = 10
 KEEPALIVE_SECONDS = 75
+TRIM_SECONDS = 15.0
+TLS_BUFFER_BYTES = 2 * 1024
+"""asyncio holds a buffer for each TLS connection, of 256 KiB if left alone: with 10 000 nodes that
+wait 2.5 GB. What agents send fits into this one, or is read in a few steps."""
 SHUTDOWN_SECONDS = 0.5
 """Those who wait are cut off soon: they ask again."""
 
@@ -55,6 +65,7 @@ def run_server(config: Config, channel: socket.socket) -> int:
     try:
         _verify_readable()
         _raise_file_limit()
+        sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
         asyncio.run(_serve(config, channel))
     except VnfsbuildError as error:
         logger.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
@@ -68,19 +79,26 @@ async def _serve(config: Config, channel: socket.socket) -> None:
     from_parent, to_parent = await asyncio.open_connection(sock=channel)
     parts = await _make_parts(config, state, functools.partial(to_parent.write, READ_HOSTS + b"\n"))
     service = Service(parts)
+    hooks = HookRunner(
+        config.hooks_directory, timeout_seconds=config.hooks_timeout_seconds,
+        registry=parts.registry, events=parts.events, clock=parts.clock,
+    )  # fmt: skip
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with _listening(config, state, parts, service), asyncio.TaskGroup() as tasks:
+        async with _listening(config, state, parts, service, hooks), asyncio.TaskGroup() as tasks:
             parts.hosts.replace_all(parts.registry.nodes)
             to_parent.write(READY + b"\n")
             logger.info("agents: %s; boot: %s; provisionctl: %s",
                         config.server_url, config.boot_url, config.socket)  # fmt: skip
             watching = [
                 tasks.create_task(watch(parts, service)),
+                tasks.create_task(keep_events(parts)),
+                tasks.create_task(hooks.run()),
                 tasks.create_task(_hear_parent(from_parent, parts.events)),
+                tasks.create_task(_give_memory_back()),
             ]
             await stop.wait()
             for task in watching:
@@ -94,22 +112,25 @@ async def _make_parts(
     config: Config, state: StateDir, tell_dnsmasq: functools.partial[None]
 ) -> Parts:
     catalogue = Catalogue(state.store, trust=state.trust, trust_source=config.trust)
+    await asyncio.to_thread(catalogue.collect_garbage)
     await asyncio.to_thread(catalogue.refresh)
+    registry = Registry(NodeDatabase(config.database or state.database))
     return Parts(
         config=config,
-        registry=Registry(NodeDatabase(state.database)),
+        registry=registry,
         catalogue=catalogue,
         events=EventLog(),
         leases=LeaseFile(state.dnsmasq.leases),
         hosts=HostsDirectory(state.dnsmasq, tell_dnsmasq),
-        overlays=Overlays(config, Authority(state.authority).load_site_secret()),
+        overlays=Overlays(config, Authority(state.authority).load_site_secret(), registry),
         clock=time.time,
+        authority_digest=digest_of(Authority(state.authority).load_ca_certificate()),
     )
 
 
 @contextlib.asynccontextmanager
 async def _listening(
-    config: Config, state: StateDir, parts: Parts, service: Service
+    config: Config, state: StateDir, parts: Parts, service: Service, hooks: HookRunner
 ) -> AsyncIterator[None]:
     """Listen on the three sockets while the block runs.
 
@@ -131,7 +152,7 @@ async def _listening(
         loaders=state.dnsmasq.tftp,
     )
     admin_app = make_admin_app(
-        Administration(parts, service),
+        Administration(parts, service, hooks),
         is_allowed=functools.partial(_is_administrator, config.group),
         incoming=state.incoming,
     )
@@ -161,14 +182,16 @@ async def _tcp(
     await runner.setup()
     assert runner.server is not None
     try:
+        listening = socket.create_server((address, port), backlog=BACKLOG)
         server = await asyncio.get_running_loop().create_server(
             runner.server,
-            address,
-            port,
+            sock=listening,
             ssl=tls,
-            backlog=BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
             ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
         )
+        # asyncio takes its backlog for both: what the kernel holds, and what is accepted in one go.
+        listening.listen(BACKLOG)
     except OSError as error:
         await runner.cleanup()
         raise VnfsbuildError(
@@ -227,6 +250,15 @@ async def _hear_parent(reader: asyncio.StreamReader, events: EventLog) -> None:
     while line := await reader.readline():
         told = json.loads(line)
         events.add(told["kind"], told["text"], now=time.time())
+
+
+async def _give_memory_back() -> None:
+    """Give the kernel what handshakes needed for a moment: a third of all, when many nodes wait."""
+    # Other C libraries than glibc have no such function, and do it by themselves.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while trim is not None:
+        await asyncio.sleep(TRIM_SECONDS)
+        await asyncio.to_thread(trim, 0)
 
 
 def _verify_readable() -> None:

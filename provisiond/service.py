@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from provisiond.authority import make_node_key
-from provisiond.catalogue import BootstrapFiles, Catalogue
+from provisiond.catalogue import BRING_BOOTSTRAP, BootstrapFiles, Catalogue
 from provisiond.choose import Site, choose_plan, choose_stranger
 from provisiond.config import Config
 from provisiond.events import EventLog
 from provisiond.hosts import HostsDirectory
 from provisiond.leases import LeaseFile
-from provisiond.model import ATTRIBUTES, Node, Session, effective_attributes
+from provisiond.model import Node, Session
+from provisiond.nodepins import NodePins
 from provisiond.overlays import Overlays
 from provisiond.protocol import Answer, Checkin, Plan, plan_digest
 from provisiond.refusals import NotThere, Refused
 from provisiond.registrar import Registrar
 from provisiond.registry import Registry
+from provisiond.scopes import resolve
 from provisiond.states import (
     Admission,
     Timeouts,
     admit,
     advance_session,
     begin_session,
+    changed_conditions,
     has_key,
     hash_key,
     is_transition,
 )
-from vnfsbuild.digest import short
+from vnfsbuild.digest import Digest, short
+from vnfsbuild.errors import InputError, VerificationError
 from vnfsbuild.reference import parse_reference
 
 logger = logging.getLogger(__name__)
 
+MOST_EVENTS = 60
+"""Of a kind, about a node or about strangers, in a minute."""
+LISTENING = "listening"
+"""The note that says when the server last listened."""
 HOLD_FACTOR = 0.8
 """A request is held for no more than this part of the session timeout: so a node that waits is
 heard of again while its session is still live."""
@@ -54,6 +61,8 @@ class Parts:
     hosts: HostsDirectory
     overlays: Overlays
     clock: Callable[[], float]
+    authority_digest: Digest
+    """Of the certificate that agents know the server by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +83,7 @@ class Service:
         self._config = parts.config
         self._registry = parts.registry
         self._events = parts.events
+        self._registry.keep_events(parts.events)
         self._clock = parts.clock
         config = parts.config
         self.timeouts = Timeouts(
@@ -81,6 +91,8 @@ class Service:
             node_seconds=config.node_timeout_seconds,
             boot_seconds=config.boot_timeout_seconds,
             session_seconds=config.session_timeout_seconds,
+            deaf_from=min(parts.registry.load_note(LISTENING) or parts.clock(), parts.clock()),
+            deaf_until=parts.clock(),
         )
         self._site = Site(
             blobs=(f"{config.boot_url}/blobs",), checkin_seconds=config.checkin_seconds
@@ -88,6 +100,10 @@ class Service:
         self._conflicts: dict[str, float] = {}
         self._told: dict[str, str] = {}
         self._latest: dict[tuple[str, str], object] = {}
+        self.pins = NodePins(
+            parts.registry, parts.catalogue, timeouts=self.timeouts, clock=parts.clock
+        )
+        """What nodes need of the store, told to all who might delete it."""
         self._registrar = Registrar(
             config=config,
             registry=parts.registry,
@@ -113,6 +129,7 @@ class Service:
         hold_seconds = min(checkin.wait_seconds, HOLD_FACTOR * self.timeouts.session_seconds)
         deadline = self._clock() + hold_seconds
         recorded = False
+        trust_version = self._parts.catalogue.trust_version
         try:
             with self._registry.watching(checkin.hwaddrs[0]) as changed:
                 while True:
@@ -122,15 +139,33 @@ class Service:
                     recorded = True
                     now = self._clock()
                     held = plan_digest(found.plan) == checkin.plan and found.node_key is None
+                    # Not: has an older one than we. A node that refuses ours would ask for ever.
+                    if self._parts.catalogue.trust_version != trust_version:
+                        held = False
                     if not held or now >= deadline:
-                        return Answer(plan=found.plan, time=int(now), node_key=found.node_key)
-                    await _wait(changed, min(deadline, found.until) - now)
+                        return Answer(
+                            plan=found.plan,
+                            time=int(now),
+                            node_key=found.node_key,
+                            trust=self._newer_trust(checkin, found.plan),
+                        )
+                    await changed.wait(min(deadline, found.until) - now)
                     # Nobody waits for this answer any more: it must not take the next one's key.
                     if self._latest.get(boot) is not me:
                         return Answer(plan=found.plan, time=int(self._clock()))
         finally:
             if self._latest.get(boot) is me:
                 del self._latest[boot]
+
+    def _newer_trust(self, checkin: Checkin, plan: Plan) -> str | None:
+        """Return the trust.json that the node is to hold from now on, if it holds an older one."""
+        catalogue = self._parts.catalogue
+        if catalogue.trust_version is None:
+            return None
+        if checkin.trust_version is None:
+            # An agent from before it was told, or one that holds none: what matters is the boot.
+            return catalogue.trust_text if plan.action == "boot" else None
+        return catalogue.trust_text if catalogue.trust_version > checkin.trust_version else None
 
     def overlay(
         self, *, node_id: str, boot_id: str, node_key: str | None, digest: str, peer: str
@@ -148,31 +183,33 @@ class Service:
         self._verify_peer(node, (session.hwaddr,), peer)
         if node.approved and (node_key is None or not has_key(session, node_key)):
             raise self._refuse(node.name, Admission.WRONG_KEY.value, peer)
-        data = self._parts.overlays.render(node, session)
-        if self._parts.overlays.plan(node, session).digest != digest:
+        attributes = self._registry.effective(node)
+        if self._parts.overlays.plan(node, session, attributes).digest != digest:
             raise NotThere(f"overlay: {digest} is not the one of {node.name} any more")
-        return data
+        return self._parts.overlays.pack(node, session, attributes)
 
-    def bootstrap_for(self, hwaddr: str) -> BootstrapFiles:
+    async def bootstrap_for(self, hwaddr: str) -> BootstrapFiles:
         """Return the files of the bootstrap for the machine *hwaddr*, known or not.
 
         Raises:
-            NotThere: it is not in the store.
+            NotThere: it is not in the store, or is there and nobody vouches for it.
         """
         node = self._registry.find([hwaddr])
-        wanted = (
-            effective_attributes(node)["bootstrap"].value
-            if node
-            else ATTRIBUTES["bootstrap"].default
-        )
-        found = self._parts.catalogue.find_bootstrap(parse_reference(wanted))
-        if found is None:
-            self._tell(hwaddr, "boot.refused", f"the bootstrap {wanted} is not in the store")
-            raise NotThere(
-                f"the bootstrap {wanted} is not in the store",
-                hint="vnfsbuild bootstrap build; provisionctl vnfs import bootstrap",
-            )
-        return found
+        registry = self._registry
+        attributes = registry.effective(node) if node else resolve({}, (), registry.scopes)
+        wanted = attributes["bootstrap"].value
+        catalogue = self._parts.catalogue
+        try:
+            found = await asyncio.to_thread(catalogue.find_bootstrap, parse_reference(wanted))
+        except VerificationError as error:
+            reason, hint = error.message, error.hint
+        else:
+            if found is not None:
+                return found
+            reason, hint = f"the bootstrap {wanted} is not in the store", BRING_BOOTSTRAP
+        name = node.name if node else None
+        self._tell(hwaddr, "boot.refused", f"{hwaddr}: {reason}; {hint}", node=name)
+        raise NotThere(reason, hint=hint)
 
     def plan_for(self, node: Node) -> Plan:
         """Return the plan that *node* would be given now; nothing is recorded."""
@@ -205,7 +242,7 @@ class Service:
             if admission is Admission.CONFLICT and session is not None:
                 return self._note_conflict(node, session, peer)
             if session is None or admission is Admission.NEW_BOOT:
-                new = begin_session(checkin, peer=peer, now=now)
+                new = begin_session(checkin, peer=peer, now=now, before=session)
             elif recorded:
                 new = session
             else:
@@ -236,41 +273,63 @@ class Service:
     async def _record(self, node: Node, old: Session | None, new: Session) -> None:
         if old is new:
             return
+        # First told, then written: so that both are in one transaction.
+        self._tell_session(node, old, new)
         if not is_transition(old, new):
             self._registry.touch_session(node.node_id, new)
         else:
             await self._registry.save_session(node.node_id, new)
         if old is None or old.boot_id != new.boot_id:
             self._conflicts.pop(node.node_id, None)
-        if old is None or (old.boot_id, old.state, old.detail) != (
-            new.boot_id,
-            new.state,
-            new.detail,
-        ):
-            detail = f": {new.detail}" if new.detail else ""
-            self._events.add(
-                "node.state", f"{new.state}{detail}", now=new.last_contact, node=node.name,
-                state=new.state,
-            )  # fmt: skip
         if new.state == "halted" and old is not None:
             # Another boot may have waited for this one to end.
             for hwaddr in node.hwaddrs:
                 self._registry.wake(hwaddr)
 
+    def _tell_session(self, node: Node, old: Session | None, new: Session) -> None:
+        """Tell a new boot, a new state, progress, and what the node found out about itself."""
+        now = new.last_contact
+        if old is None or (old.boot_id, old.state) != (new.boot_id, new.state):
+            detail = f": {new.detail}" if new.detail else ""
+            self._events.add(
+                "node.state", f"{new.state}{detail}", now=now, node=node.name, state=new.state,
+                most_a_minute=MOST_EVENTS,
+            )  # fmt: skip
+        elif old.detail != new.detail:
+            self._events.add(
+                "node.progress", f"{new.state}: {new.detail}", now=now, node=node.name,
+                state=new.state, most_a_minute=MOST_EVENTS,
+            )  # fmt: skip
+        if old is not None:
+            for condition, ended in changed_conditions(old, new, now=now, timeouts=self.timeouts):
+                self._events.add(
+                    "node.condition", f"{condition}{' is over' if ended else ''}", now=now,
+                    node=node.name, condition=condition, ended=ended, most_a_minute=MOST_EVENTS,
+                )  # fmt: skip
+
     def _choose(self, node: Node, session: Session | None, *, state: str) -> Plan:
-        overlay = self._parts.overlays.plan(node, session) if session is not None else None
+        overlay, fault = None, ""
+        if session is not None and node.approved:
+            try:
+                overlay = self._parts.overlays.plan(node, session, self._registry.effective(node))
+            except InputError as error:
+                fault = error.message
         return choose_plan(
             node,
+            self._registry.effective(node),
             state=state,
             conflict=False,
             find=self._parts.catalogue.find_capsule,
             overlay=overlay,
+            overlay_fault=fault,
             site=self._site,
+            session=session,
         )
 
     def _note_conflict(self, node: Node, session: Session, peer: str) -> _Found:
         plan = choose_plan(
             node,
+            self._registry.effective(node),
             state="init",
             conflict=True,
             find=self._parts.catalogue.find_capsule,
@@ -281,7 +340,7 @@ class Service:
         if not self.is_in_conflict(node.node_id):
             self._events.add(
                 "node.condition", f"conflict: another boot asks, from {peer}", now=now,
-                node=node.name,
+                node=node.name, condition="conflict",
             )  # fmt: skip
         self._conflicts[node.node_id] = now
         return _Found(plan=plan, until=session.last_contact + self.timeouts.session_seconds)
@@ -300,7 +359,7 @@ class Service:
         leases = self._parts.leases.read(now=self._clock())
         allowed: set[str] = set()
         if node is not None:
-            assigned = effective_attributes(node)["address"].value
+            assigned = node.attributes.get("address")
             allowed |= {item for item in (assigned, node.address) if item}
             allowed |= {address for item in node.hwaddrs for address in leases.get(item, ())}
         if not allowed:
@@ -311,7 +370,8 @@ class Service:
             raise self._refuse(name, f"checks in from {peer}, expected {expected}", peer)
 
     def _refuse(self, name: str, reason: str, peer: str) -> Refused:
-        self._tell(f"{name} {peer}", "node.refused", f"{name}: {reason} (from {peer})")
+        known = name if name in self._registry.names else None
+        self._tell(f"{name} {peer}", "node.refused", f"{name}: {reason} (from {peer})", node=known)
         return Refused(f"{name}: {reason}")
 
     def _tell_plan(self, node: Node, plan: Plan) -> None:
@@ -327,10 +387,4 @@ class Service:
             if len(self._told) > 10 * self._config.total_nodes:
                 self._told.clear()
             self._told[subject] = text
-            self._events.add(kind, text, now=self._clock(), node=node)
-
-
-async def _wait(changed: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, seconds)):
-            await changed.wait()
+            self._events.add(kind, text, now=self._clock(), node=node, most_a_minute=MOST_EVENTS)

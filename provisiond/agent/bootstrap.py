@@ -18,26 +18,28 @@ from provisiond.agent.backoff import delays
 from provisiond.agent.client import Client, NetworkError
 from provisiond.agent.ed25519 import verify_ed25519
 from provisiond.agent.fetch import Fetcher, Patience
+from provisiond.agent.heldtrust import HeldTrust
 from provisiond.agent.node import Node, render_node
 from provisiond.agent.obtain import (
     MODE_PUBLIC,
     MODE_SECRET,
     Overlay,
     SmallFile,
-    newer_trust,
-    obtain_capsule,
+    judge_planned,
+    obtain_papers,
     payload_bytes,
     told_name,
     write_capsule_directory,
     write_combined_initrd,
     write_kernel,
 )
+from provisiond.agent.papers import FILE as PAPERS
+from provisiond.agent.papers import Papers, render_papers
 from provisiond.agent.site import FILES, Site, load_site
 from provisiond.protocol import PROTOCOL, Answer, Checkin, Plan, PlannedCapsule, plan_digest
 from vnfsbuild.digest import Digest
 from vnfsbuild.errors import VerificationError, VnfsbuildError
 from vnfsbuild.manifest import KERNEL
-from vnfsbuild.trust import Trust, verify_trust
 from vnfsbuild.verify import VerifiedCapsule
 
 SITE = Path("/vnfs/site")
@@ -94,8 +96,11 @@ class Bootstrap:
         self._boot_id = secrets.token_hex(16)
         self._node_key: Optional[str] = None
         self._plan: Optional[Digest] = None
-        self._trust: Optional[Trust] = None
-        self._trust_bytes = site.trust
+        self._trust = HeldTrust(
+            site.trust, where="trust.json of site.cpio", verify_ed25519=verify_ed25519
+        )
+        self._trust_fault: Optional[VerificationError] = None
+        self._now = 0
         self._told = ""
 
     def run(self) -> None:
@@ -129,21 +134,22 @@ class Bootstrap:
             raise VerificationError(f"the plan is for node {plan.node_id}, this node is another")
         if plan.method not in ("kexec", "pivot"):
             raise VnfsbuildError(f"method {plan.method}: this bootstrap knows kexec and pivot")
-        trust = self._refresh_trust(answer)
+        self._require_trust()
         self._tell(f"{plan.name}: fetching {told_name(planned)}")
         self._report("fetching", planned)
         fetcher = Fetcher(plan.blobs, tell=self._tell, patience=self._pace.patience)
-        capsule = obtain_capsule(
-            planned, fetcher, trust=trust, now=answer.time, verify_ed25519=verify_ed25519
-        )
+        papers = obtain_papers(planned, fetcher)
+        capsule = self._judge(planned, papers)
         signers = ", ".join(keyid[:12] for keyid in capsule.signers)
         self._tell(f"{told_name(planned)}: signed by {signers}")
         if plan.method == "pivot":
-            self._pivot(plan, planned, capsule)
+            self._pivot(plan, planned, capsule, papers)
         else:
-            self._kexec(plan, planned, capsule)
+            self._kexec(plan, planned, capsule, papers)
 
-    def _kexec(self, plan: Plan, planned: PlannedCapsule, capsule: VerifiedCapsule) -> None:
+    def _kexec(
+        self, plan: Plan, planned: PlannedCapsule, capsule: VerifiedCapsule, papers: Papers
+    ) -> None:
         total = payload_bytes(capsule, with_kernel=True)
         boot.refuse_too_little_memory(machine.read_memory(), payload_bytes=total)
         line = boot.make_command_line(capsule.config.kernel.arguments, plan.kernel_arguments)
@@ -152,16 +158,24 @@ class Bootstrap:
         fetcher = self._payloads(plan, planned, total)
         write_kernel(kernel, capsule, fetcher)
         write_combined_initrd(
-            initrd, capsule, fetcher, overlay=self._overlay(plan), files=self._files(plan, planned)
+            initrd,
+            capsule,
+            fetcher,
+            overlay=self._overlay(plan),
+            files=self._files(plan, planned, papers),
         )
         self._report("booting", planned)
+        # An answer since then may have brought a trust.json that says no.
+        self._judge(planned, papers)
         self._tell(f"{told_name(planned)}: loading the kernel: {line}")
         self._jump.load(kernel, initrd, line)
         boot.stop_network(self._run)
         self._tell(f"{told_name(planned)}: starting the kernel {capsule.config.kernel.version}")
         self._jump.start()
 
-    def _pivot(self, plan: Plan, planned: PlannedCapsule, capsule: VerifiedCapsule) -> None:
+    def _pivot(
+        self, plan: Plan, planned: PlannedCapsule, capsule: VerifiedCapsule, papers: Papers
+    ) -> None:
         kernel = capsule.manifest.payload(KERNEL).digest
         boot.refuse_other_kernel(kernel, self._description.get("kernelDigest"))
         directory = self._clear("pivot")
@@ -171,29 +185,37 @@ class Bootstrap:
             capsule,
             fetcher,
             overlay=self._overlay(plan),
-            files=self._files(plan, planned),
+            files=self._files(plan, planned, papers),
         )
         self._report("booting", planned)
+        self._judge(planned, papers)
         boot.stop_network(self._run)
         self._tell(f"{told_name(planned)}: changing root, the kernel stays")
         # Process 1 alone can change the root: it finds this when we end.
         (self._run / "pivot.ready").write_text(f"{directory}\n", encoding="utf-8")
 
-    def _refresh_trust(self, answer: Answer) -> Trust:
-        if self._trust is None:
-            # The clock is right only now, after the first answer; trust expires by it.
-            self._trust = verify_trust(
-                self._site.trust,
-                pinned=None,
-                now=answer.time,
-                verify_ed25519=verify_ed25519,
-                where="trust.json of site.cpio",
-            )
-        if answer.trust:
-            self._trust, self._trust_bytes = newer_trust(
-                answer.trust, self._trust, now=answer.time, verify_ed25519=verify_ed25519
-            )
-        return self._trust
+    def _require_trust(self) -> None:
+        """Raise when the trust.json of the last answer was refused, or the one held does not hold.
+
+        A server that brings such a thing is not to be believed in what it says besides.
+
+        Raises:
+            VerificationError: with the reason.
+        """
+        if self._trust_fault:
+            raise self._trust_fault
+        self._trust.get()
+
+    def _judge(self, planned: PlannedCapsule, papers: Papers) -> VerifiedCapsule:
+        """Return *planned* when the trust.json that is held now says that it may run.
+
+        Raises:
+            VerificationError: it may not.
+        """
+        self._require_trust()
+        return judge_planned(
+            planned, papers, trust=self._trust.get(), now=self._now, verify_ed25519=verify_ed25519
+        )
 
     def _payloads(self, plan: Plan, planned: PlannedCapsule, total_bytes: int) -> Fetcher:
         shown = console.Progress(told_name(planned), total_bytes, self._tell)
@@ -221,7 +243,7 @@ class Bootstrap:
 
         return Overlay(planned, stream)
 
-    def _files(self, plan: Plan, planned: PlannedCapsule) -> List[SmallFile]:
+    def _files(self, plan: Plan, planned: PlannedCapsule, papers: Papers) -> List[SmallFile]:
         node = Node(
             node_id=plan.node_id,
             name=plan.name,
@@ -231,10 +253,12 @@ class Bootstrap:
             uuid=self._machine.uuid,
             capsule=planned.digest,
             checkin_seconds=plan.checkin_seconds,
+            overlay=plan.overlay.digest if plan.overlay else None,
         )
         directory = self._site.ca_file.parent
         site = {name: (directory / name).read_bytes() for name in FILES}
-        site["trust.json"] = self._trust_bytes
+        site["trust.json"] = self._trust.data
+        site[PAPERS] = render_papers(papers)
         return [
             SmallFile("node.json", MODE_SECRET, render_node(node)),
             *(SmallFile(f"site/{name}", MODE_PUBLIC, data) for name, data in site.items()),
@@ -305,6 +329,7 @@ class Bootstrap:
             plan=self._plan,
             wait_seconds=wait_seconds if self._plan else 0,
             capsule=capsule.digest if capsule else None,
+            trust_version=self._trust.version,
             report={**machine.make_report(), "bootstrapProtocol": PROTOCOL},
         )
 
@@ -314,6 +339,18 @@ class Bootstrap:
             self._tell(set_to)
         self._node_key = answer.node_key or self._node_key
         self._plan = plan_digest(answer.plan)
+        self._now = answer.time
+        self._take_trust(answer)
+
+    def _take_trust(self, answer: Answer) -> None:
+        self._trust_fault = None
+        if not answer.trust:
+            return
+        try:
+            if self._trust.take(answer.trust, now=answer.time):
+                self._tell(f"trust.json: version {self._trust.version}, from the server")
+        except VerificationError as error:
+            self._trust_fault = error
 
     def _tell_once(self, line: str) -> None:
         if line != self._told:

@@ -23,6 +23,8 @@ class Node:
     uuid: Optional[str]
     capsule: Digest
     checkin_seconds: int
+    overlay: Optional[Digest] = None
+    """Of what was laid over its root; a bootstrap from before it was told does not."""
 
 
 def render_node(node: Node) -> bytes:
@@ -36,6 +38,7 @@ def render_node(node: Node) -> bytes:
             "name": node.name,
             "nodeId": node.node_id,
             "nodeKey": node.node_key,
+            "overlay": node.overlay,
             "uuid": node.uuid,
         }
     )
@@ -58,6 +61,7 @@ def load_node(path: Path) -> Node:
             uuid=value["uuid"],
             capsule=parse_digest(value["capsule"], where=str(path)),
             checkin_seconds=int(value["checkinSeconds"]),
+            overlay=_parse_overlay(value.get("overlay"), path),
         )
     except OSError as error:
         raise VnfsbuildError(
@@ -65,3 +69,7 @@ def load_node(path: Path) -> Node:
         ) from error
     except (ValueError, KeyError, TypeError, InputError) as error:
         raise VnfsbuildError(f"{path}: not a node's description: {error!r}") from error
+
+
+def _parse_overlay(text: Any, path: Path) -> Optional[Digest]:
+    return None if text is None else parse_digest(text, where=str(path))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from provisiond.agent.fetch import Fetcher, write_all
+from provisiond.agent.papers import Papers, judge
 from provisiond.protocol import PROTOCOL, PlannedCapsule, PlannedOverlay
 from vnfsbuild import newc
 from vnfsbuild.digest import Digest, short, verify_stream
@@ -27,7 +28,7 @@ from vnfsbuild.manifest import (
     parse_manifest,
 )
 from vnfsbuild.trust import Trust, verify_trust
-from vnfsbuild.verify import VerifiedCapsule, verify_capsule
+from vnfsbuild.verify import VerifiedCapsule
 
 INITRD_PADDING = 512
 """The kernel skips zeros between archives; compressed ones want this alignment."""
@@ -89,6 +90,17 @@ def obtain_capsule(
         VerificationError: it may not.
         NetworkError: a document cannot be had.
     """
+    papers = obtain_papers(planned, fetcher)
+    return judge_planned(planned, papers, trust=trust, now=now, verify_ed25519=verify_ed25519)
+
+
+def obtain_papers(planned: PlannedCapsule, fetcher: Fetcher) -> Papers:
+    """Fetch manifest, config and signatures of *planned*.
+
+    Raises:
+        VerificationError: what it names is no capsule.
+        NetworkError: a document cannot be had.
+    """
 
     def small(digest: Digest, where: str) -> bytes:
         return fetcher.fetch_small(digest, limit_bytes=MAX_METADATA_BYTES, where=where)
@@ -97,15 +109,27 @@ def obtain_capsule(
     manifest = parse_manifest(manifest_bytes)
     if manifest.artifact_type != CAPSULE:
         raise VerificationError(f"found {manifest.artifact_type}, expected a capsule")
-    capsule = verify_capsule(
-        manifest_bytes,
-        small(manifest.config.digest, "config"),
-        [small(digest, "signature") for digest in planned.signatures],
-        trust=trust,
-        now=now,
-        verify_ed25519=verify_ed25519,
-        digest=planned.digest,
+    return Papers(
+        manifest=manifest_bytes,
+        config=small(manifest.config.digest, "config"),
+        envelopes=tuple(small(digest, "signature") for digest in planned.signatures),
     )
+
+
+def judge_planned(
+    planned: PlannedCapsule,
+    papers: Papers,
+    *,
+    trust: Trust,
+    now: int,
+    verify_ed25519: VerifyEd25519,
+) -> VerifiedCapsule:
+    """Return *planned* when it may run here.
+
+    Raises:
+        VerificationError: it may not.
+    """
+    capsule = judge(papers, planned.digest, trust=trust, now=now, verify_ed25519=verify_ed25519)
     if capsule.config.name != planned.name:
         raise VerificationError(
             f"found the capsule {capsule.config.name!r}, the plan says {planned.name!r}"

@@ -1,4 +1,8 @@
-"""Scripts that a node runs once per boot before it calls itself ready: /etc/vnfs/ready.d."""
+"""Scripts that a node runs at its phases, and commands: their end, and their last lines.
+
+``/etc/vnfs/ready.d`` once per boot, before the node calls itself ready; ``change.d`` after files of
+its overlay were changed; ``halt.d`` when it stops.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 TAIL_CHARACTERS = 1200
 
@@ -35,11 +39,16 @@ def find_scripts(directory: Path) -> List[Path]:
     ]
 
 
-def run_scripts(directory: Path, *, timeout_seconds: float) -> Outcome:
+def run_scripts(
+    directory: Path,
+    *,
+    timeout_seconds: float,
+    environment: Optional[Mapping[str, str]] = None,
+) -> Outcome:
     """Run the scripts in *directory* one after the other, until one fails."""
     told = []
     for script in find_scripts(directory):
-        status, output = _run(script, timeout_seconds)
+        status, output = run_command([str(script)], timeout_seconds, environment)
         told.append(f"{script.name}: {status or 'done'}" + (f"\n{output}" if output else ""))
         if status:
             failure = f"{directory.name}/{script.name}: {status}"
@@ -54,13 +63,16 @@ def tail(text: str) -> str:
     return "…" + text[-TAIL_CHARACTERS:].partition("\n")[2] or text[-TAIL_CHARACTERS:]
 
 
-def _run(script: Path, timeout_seconds: float) -> "tuple[str, str]":
-    """Run *script*; return how it failed, empty when it did not, and its last lines."""
+def run_command(
+    argv: Sequence[str], timeout_seconds: float, environment: Optional[Mapping[str, str]] = None
+) -> Tuple[str, str]:
+    """Run *argv*; return how it failed, empty when it did not, and its last lines."""
     # A file, not a pipe: what a script leaves running in the background must not hold us up.
     with os.fdopen(os.memfd_create("ready.d"), "w+b") as output:
         try:
             process = subprocess.Popen(
-                [str(script)],
+                list(argv),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

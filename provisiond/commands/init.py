@@ -14,7 +14,8 @@ import click
 
 from provisiond.authority import Authority
 from provisiond.commands.context import Context
-from provisiond.config import REGISTRATIONS, SETTINGS, default_range, parse_config, render_config
+from provisiond.config import SETTINGS, default_range, parse_config, render_config
+from provisiond.configvalues import REGISTRATIONS
 from provisiond.statedir import StateDir
 from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.files import write_atomic

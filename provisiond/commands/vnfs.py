@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +12,9 @@ from typing import Any, BinaryIO
 import click
 
 from provisiond.client import Client
+from provisiond.commands.configure import configure, offer
 from provisiond.commands.context import Context
+from provisiond.commands.keeping import delete, promote, rollback, tag
 from provisiond.refusals import UPLOADED
 from vnfsbuild.digest import short
 from vnfsbuild.errors import InputError, VnfsbuildError
@@ -19,7 +22,9 @@ from vnfsbuild.listing import render_document, render_size, render_table
 from vnfsbuild.places import find_places
 from vnfsbuild.progress import bar
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.registry.name import is_registry_reference, parse_registry_reference
+from vnfsbuild.registryoptions import ca_file_option, plain_http_option
+from vnfsbuild.store.store import Store
 
 
 @click.group()
@@ -28,22 +33,48 @@ def vnfs() -> None:
 
 
 @vnfs.command(name="import")
-@click.argument("capsule", metavar="FILE|REFERENCE")
+@click.argument("capsule", metavar="FILE|REFERENCE|oci://…")
 @click.option("--no-promote", is_flag=True, help="Leave NAME:current where it is.")
+@plain_http_option
+@ca_file_option
 @click.option("--json", "as_json", is_flag=True, help="All of it, for machines.")
 @click.pass_obj
-def import_(context: Context, capsule: str, no_promote: bool, as_json: bool) -> None:
-    """Give the node server a capsule: a .vnfs file, or one of vnfsbuild's store.
+def import_(
+    context: Context,
+    capsule: str,
+    no_promote: bool,
+    plain_http: bool,
+    ca_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Give the node server a capsule: a .vnfs file, one of vnfsbuild's store, or of a registry.
 
-    The daemon verifies it by trust.json. Nodes that follow NAME boot it from now on.
+    What is in a registry comes into vnfsbuild's store first, as by vnfsbuild pull. The daemon
+    verifies it by trust.json. Nodes that follow NAME boot it from now on.
     """
     path = f"/v1/capsules?promote={0 if no_promote else 1}"
-    if os.sep in capsule or Path(capsule).is_file():
+    if is_registry_reference(capsule):
+        from vnfsbuild.registry.pull import pull_into  # only here: other verbs need not load it
+
+        wanted = parse_registry_reference(capsule)
+        pulled = pull_into(
+            find_places(),
+            wanted,
+            now=int(time.time()),
+            plain_http=plain_http,
+            ca_file=ca_file,
+            promote=not no_promote,
+        ).capsule
+        capsule = f"{pulled.name}@{pulled.digest}"
+        added = _upload_from_store(context.client(), path, capsule)
+    elif os.sep in capsule or Path(capsule).is_file():
         added = _upload(context.client(), path, Path(capsule))
     else:
         added = _upload_from_store(context.client(), path, capsule)
     name = f"{added['name']}:{added['serial']}@{added['digest']}"
     click.echo(render_document(added) if as_json else name)
+    if added["type"] == "capsule" and not as_json:
+        offer(context.client(), added["name"])
 
 
 @vnfs.command(name="list")
@@ -57,6 +88,10 @@ def list_(context: Context, as_json: bool) -> None:
         return
     header = ("NAME", "TAGS", "DIGEST", "TYPE", "KERNEL", "SIZE", "NODES")
     click.echo(render_table(header, [_row(item) for item in found]))
+
+
+for _command in (configure, promote, rollback, tag, delete):
+    vnfs.add_command(_command)
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ from provisiond.lab.laboratory import Settings
 from vnfsbuild.bootstrap import build_bootstrap
 from vnfsbuild.build import build_capsule
 from vnfsbuild.files import locked
-from vnfsbuild.keys import new_key
 from vnfsbuild.places import Places, find_places
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.signing.keys import new_key
+from vnfsbuild.store.store import Store
 from vnfsbuild.timings import Timings
 from vnfsbuild.toolstree import ensure_tools_tree
 

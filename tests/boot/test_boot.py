@@ -15,7 +15,7 @@ from provisiond.lab.watch import find_sight
 from provisiond.statedir import StateDir
 from vnfsbuild.manifest import LAYER_SQUASHFS
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 
 pytestmark = pytest.mark.boot
 

@@ -13,7 +13,7 @@ import pytest
 from provisiond.lab.laboratory import python_paths
 from vnfsbuild.build import build_capsule
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.timings import Timings
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(900), pytest.mark.xdist_group("compute")]

@@ -19,7 +19,7 @@ from vnfsbuild.packages import package_path
 from vnfsbuild.places import find_places
 from vnfsbuild.reference import parse_reference
 from vnfsbuild.sandbox import MKOSI, tree_argv
-from vnfsbuild.store import Store
+from vnfsbuild.store.store import Store
 from vnfsbuild.toolstree import ensure_tools_tree
 from vnfsbuild.tree import list_tree
 

@@ -41,6 +41,10 @@ def test_wheel_brings_recipes_and_bootstrap(tmp_path):
     assert share.is_relative_to(tmp_path / "v")
     assert (share / "recipes/debian-13-minimal/recipe.toml").is_file()
     assert (share / "bootstrap-kernel/recipe.toml").is_file()
+    built_in = Path("provisiond/builtin")
+    brought = [sorted(p.relative_to(top) for p in (top / built_in).rglob("*") if p.is_file())
+               for top in (source, here)]  # fmt: skip
+    assert brought[0] == brought[1]
     assert "build" in run(tmp_path / "v/bin/vnfsbuild", "--help")
     assert "serve" in run(tmp_path / "v/bin/provisiond", "--help")
     assert "node" in run(tmp_path / "v/bin/provisionctl", "--help")

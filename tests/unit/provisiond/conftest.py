@@ -22,9 +22,10 @@ from provisiond.registry import Registry
 from provisiond.service import Parts, Service
 from provisiond.statedir import StateDir
 from vnfsbuild import manifest as m
-from vnfsbuild.keys import find_signing_key, new_key, sign_manifest
+from vnfsbuild.digest import digest_of
 from vnfsbuild.reference import parse_reference
-from vnfsbuild.store import Store
+from vnfsbuild.signing.keys import find_signing_key, new_key, sign_manifest
+from vnfsbuild.store.store import Store
 
 CONFIG = """
 state_dir = "{state}"
@@ -77,14 +78,14 @@ class Builder:
 class World:
     """A node server and the machines around it. Make it inside the event loop."""
 
-    def __init__(self, directory: Path, builder: Builder, **changes):
+    def __init__(self, directory: Path, builder: Builder, *, starts_at=0.0, **changes):
         text = CONFIG.format(state=directory / "state", trust=builder.trust, more="")
         self.config = replace(parse_config(text, where="test"), **changes)
         self.builder = builder
         self.state = StateDir(path=self.config.state_dir)
         for path in (*self.state.served, self.state.dnsmasq.leases.parent):
             path.mkdir(parents=True, exist_ok=True)
-        self.now = NOW
+        self.now = NOW + starts_at
         self.dnsmasq_told = 0
         authority = Authority(self.state.authority)
         if not self.state.authority.exists():
@@ -93,15 +94,17 @@ class World:
             self.state.store, trust=self.state.trust, trust_source=self.config.trust
         )
         catalogue.refresh()
+        registry = Registry(NodeDatabase(self.state.database))
         self.parts = Parts(
             config=self.config,
-            registry=Registry(NodeDatabase(self.state.database)),
+            registry=registry,
             catalogue=catalogue,
             events=EventLog(),
             leases=LeaseFile(self.state.dnsmasq.leases),
             hosts=HostsDirectory(self.state.dnsmasq, self._tell_dnsmasq),
-            overlays=Overlays(self.config, authority.load_site_secret()),
+            overlays=Overlays(self.config, authority.load_site_secret(), registry),
             clock=lambda: self.now,
+            authority_digest=digest_of(authority.load_ca_certificate()),
         )
         self.service = Service(self.parts)
         self.administration = Administration(self.parts, self.service)

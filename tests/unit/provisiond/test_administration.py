@@ -5,13 +5,14 @@ import asyncio
 import pytest
 
 from provisiond.administration import Administration
+from provisiond.events import Wanted
 from vnfsbuild.errors import InputError, VerificationError
 from vnfsbuild.manifest import BOOTSTRAP
 
 
 async def add(world, *numbers):
     for number in numbers:
-        await world.administration.add_node(
+        await world.administration.nodes.add_node(
             f"52:54:00:00:00:{number:02x}", name=None, attributes={}
         )
 
@@ -19,13 +20,13 @@ async def add(world, *numbers):
 def test_added_nodes_are_approved_and_named_in_order(in_world):
     async def story(world):
         await add(world, 5, 6)
-        shown = await world.administration.add_node(
+        shown = await world.administration.nodes.add_node(
             "52-54-00-00-00-AA", name="login", attributes={"address": "10.87.0.20"}
         )
         assert shown["approved"]
         assert shown["address"] == "10.87.0.20"
         assert shown["state"] is None
-        names = [node["name"] for node in world.administration.list_nodes()]
+        names = [node["name"] for node in world.administration.nodes.list_nodes()]
         assert names == ["login", "n00001", "n00002"]
         assert (world.state.dnsmasq.hosts / "52-54-00-00-00-aa").read_text() == (
             "52:54:00:00:00:aa,10.87.0.20,login\n"
@@ -50,13 +51,13 @@ def test_added_nodes_are_approved_and_named_in_order(in_world):
 def test_what_cannot_be_added_is_told_and_nothing_changes(in_world, words, told):
     async def story(world):
         await add(world, 1)
-        before = world.administration.list_nodes()
+        before = world.administration.nodes.list_nodes()
         asked = {"hwaddr": "52:54:00:00:00:09", "name": None, "attributes": {}, **words}
         hwaddr = asked.pop("hwaddr")
         with pytest.raises(InputError) as caught:
-            await world.administration.add_node(hwaddr, **asked)
+            await world.administration.nodes.add_node(hwaddr, **asked)
         assert told in str(caught.value)
-        assert world.administration.list_nodes() == before
+        assert world.administration.nodes.list_nodes() == before
 
     in_world(story)
 
@@ -64,16 +65,16 @@ def test_what_cannot_be_added_is_told_and_nothing_changes(in_world, words, told)
 def test_setting_and_unsetting(in_world):
     async def story(world):
         await add(world, 1, 2, 3)
-        answer = await world.administration.set_attribute("method", "pivot", ["n0000[2-4]"])
-        assert answer == {"nodes": ["n00002", "n00003"], "missing": ["n00004"]}
-        methods = [node["effective"]["method"] for node in world.administration.list_nodes()]
+        answer = await world.administration.nodes.set_attribute("method", "pivot", ["n0000[2-4]"])
+        assert answer == {"nodes": ["n00002", "n00003"], "missing": ["n00004"], "waiting": []}
+        methods = [node["effective"]["method"] for node in world.administration.nodes.list_nodes()]
         assert methods == [
-            {"value": "kexec", "from": "default"},
+            {"value": "kexec", "from": "built in"},
             {"value": "pivot", "from": "node"},
             {"value": "pivot", "from": "node"},
         ]
-        await world.administration.set_attribute("method", "", ["*"])
-        assert all(not node["attributes"] for node in world.administration.list_nodes())
+        await world.administration.nodes.set_attribute("method", "", ["*"])
+        assert all(not node["attributes"] for node in world.administration.nodes.list_nodes())
 
     in_world(story)
 
@@ -87,7 +88,12 @@ def test_setting_and_unsetting(in_world):
         ("bootstrap", "debian-13-minimal", ["n00001"], "bootstrap debian-13-minimal: not in"),
         ("vnfs", "debian-13-minimal:7", ["n00001"], "not in the store"),
         ("enabled", "perhaps", ["n00001"], "expected true or false"),
-        ("address", "10.87.0.50", ["*"], "cannot be given to 2 nodes"),
+        (
+            "address",
+            "10.87.0.50",
+            ["*"],
+            "n00002: address: 10.87.0.50 is the address of n00001",
+        ),
         ("address", "10.87.0.60", ["n00001"], "is the address of n00002"),
         ("method", "pivot", ["n00009"], "did you mean"),
     ],
@@ -97,12 +103,12 @@ def test_what_cannot_be_set_is_told_and_nothing_changes(in_world, key, value, no
         await world.import_capsule()
         await world.import_capsule("bootstrap", kind=BOOTSTRAP)
         await add(world, 1, 2)
-        await world.administration.set_attribute("address", "10.87.0.60", ["n00002"])
-        before = world.administration.list_nodes()
+        await world.administration.nodes.set_attribute("address", "10.87.0.60", ["n00002"])
+        before = world.administration.nodes.list_nodes()
         with pytest.raises(InputError) as caught:
-            await world.administration.set_attribute(key, value, nodes)
+            await world.administration.nodes.set_attribute(key, value, nodes)
         assert told in str(caught.value)
-        assert world.administration.list_nodes() == before
+        assert world.administration.nodes.list_nodes() == before
 
     in_world(story)
 
@@ -111,7 +117,7 @@ def test_a_node_may_keep_its_address(in_world):
     async def story(world):
         await add(world, 1)
         for _ in range(2):
-            await world.administration.set_attribute("address", "10.87.0.60", ["n00001"])
+            await world.administration.nodes.set_attribute("address", "10.87.0.60", ["n00001"])
 
     in_world(story)
 
@@ -120,10 +126,12 @@ def test_an_assignment_is_kept_as_typed(in_world):
     async def story(world):
         first = await world.import_capsule(serial=1)
         await add(world, 1, 2)
-        await world.administration.set_attribute("vnfs", "debian-13-minimal", ["n00001"])
-        await world.administration.set_attribute("vnfs", f"debian-13-minimal@{first}", ["n00002"])
+        await world.administration.nodes.set_attribute("vnfs", "debian-13-minimal", ["n00001"])
+        await world.administration.nodes.set_attribute(
+            "vnfs", f"debian-13-minimal@{first}", ["n00002"]
+        )
         second = await world.import_capsule(serial=2)
-        shown = world.administration.list_nodes()
+        shown = world.administration.nodes.list_nodes()
         assert [node["planned"] for node in shown] == [second, first]
 
     in_world(story)
@@ -133,7 +141,7 @@ def test_deleting_a_node_makes_its_name_free_and_ends_its_wait(in_world):
     async def story(world):
         machine = world.machine(1)
         await machine.says()
-        assert await world.administration.delete(["n00001"]) == {
+        assert await world.administration.nodes.delete(["n00001"]) == {
             "nodes": ["n00001"], "missing": [],
         }  # fmt: skip
         assert list(world.state.dnsmasq.hosts.iterdir()) == []
@@ -147,7 +155,7 @@ def test_what_is_imported_is_listed_with_the_nodes_that_boot_it(in_world):
         digest = await world.import_capsule()
         await world.import_capsule("bootstrap", kind=BOOTSTRAP)
         await add(world, 1, 2)
-        await world.administration.set_attribute("vnfs", "debian-13-minimal", ["*"])
+        await world.administration.nodes.set_attribute("vnfs", "debian-13-minimal", ["*"])
         bootstrap, capsule = world.administration.list_capsules()
         assert (bootstrap["name"], bootstrap["type"]) == ("bootstrap", "bootstrap")
         assert capsule == {
@@ -228,7 +236,7 @@ def test_status_counts(in_world):
 def test_events_are_waited_for(in_world):
     async def story(world):
         administration: Administration = world.administration
-        waiting = asyncio.create_task(administration.events(0, wait_seconds=5))
+        waiting = asyncio.create_task(administration.events(Wanted(), wait_seconds=5))
         await asyncio.sleep(0.01)
         await add(world, 1)
         answer = await asyncio.wait_for(waiting, 1)
@@ -236,6 +244,7 @@ def test_events_are_waited_for(in_world):
             ("node.changed", "n00001")
         ]
         assert answer["last"] == 1
-        assert await administration.events(1, wait_seconds=0) == {"events": [], "last": 1}
+        nothing = await administration.events(Wanted(since=1), wait_seconds=0)
+        assert nothing == {"events": [], "last": 1}
 
     in_world(story)

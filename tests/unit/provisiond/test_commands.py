@@ -15,7 +15,7 @@ import pytest
 from provisiond import cli
 from provisiond.cli import control, daemon
 from provisiond.client import Client
-from provisiond.commands.node import render_since
+from provisiond.commands.nodestatus import render_since
 from provisiond.config import parse_config
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
 

@@ -91,6 +91,17 @@ def test_what_cannot_be_is_told(more, told):
         parse_config(f'[network]\n{device}address = "10.87.0.1/24"\n{more}\n', where="x")
 
 
+@pytest.mark.parametrize("url", ["sqlite:///x", "provisiond.db", 7, "postgres://x/y"])
+def test_the_database_is_sqlite_or_postgresql(url):
+    text = render_config({**GIVEN, ("", "database"): url})
+    with pytest.raises(InputError, match=r"database: found .*, expected postgresql://USER@HOST"):
+        parse_config(text, where="x")
+    good = "postgresql://provisiond@/nodes?host=/run/postgresql"
+    given = render_config({**GIVEN, ("", "database"): good})
+    assert parse_config(given, where="x").database == good
+    assert parse_config(render_config(GIVEN), where="x").database == ""
+
+
 def test_a_file_that_is_not_toml_is_told_with_its_line():
     with pytest.raises(InputError, match=r"x: not TOML: .*line 2"):
         parse_config("\nx = [}\n", where="x")

@@ -11,11 +11,11 @@ import pytest
 from cryptography import x509
 
 from provisiond.authority import Authority, make_node_key
-from provisiond.events import KEPT, EventLog
+from provisiond.events import KEPT, EventLog, Wanted
 from provisiond.hosts import HostsDirectory
 from provisiond.leases import LeaseFile, parse_leases
 from provisiond.model import Node
-from provisiond.overlays import load_overlay_files
+from provisiond.overlayfolders import load_overlay_files
 from provisiond.statedir import StateDir
 from vnfsbuild.errors import InputError
 
@@ -92,12 +92,12 @@ def test_dnsmasq_is_told_only_when_a_host_changed_or_went(tmp_path):
 def test_events_wake_who_waits_and_the_oldest_go():
     async def story():
         log = EventLog()
-        waiting = asyncio.create_task(log.wait(0, wait_seconds=5))
+        waiting = asyncio.create_task(log.wait(Wanted(), wait_seconds=5))
         await asyncio.sleep(0.01)
         log.add("node.new", "x", now=1.0, node="n1")
         (event,) = await asyncio.wait_for(waiting, 1)
         assert (event.id, event.kind, event.node, event.text) == (1, "node.new", "n1", "x")
-        assert await log.wait(1, wait_seconds=0.01) == ()
+        assert await log.wait(Wanted(since=1), wait_seconds=0.01) == ()
         for number in range(KEPT):
             log.add("node.state", str(number), now=2.0)
         assert len(log.since(0)) == KEPT

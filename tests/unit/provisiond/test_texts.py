@@ -1,8 +1,6 @@
 """Texts that other programs read, in full."""
 
-import io
 import subprocess
-import tarfile
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
@@ -15,30 +13,7 @@ from provisiond.dnsmasq_config import (
     render_host,
 )
 from provisiond.ipxe import render_boot_script
-from provisiond.render import NodeFacts, OverlayFile, make_machine_id, render_overlay
 from provisiond.site import render_site
-from vnfsbuild.digest import digest_of
-from vnfsbuild.errors import InputError
-
-SECRET = bytes(range(32))
-FACTS = NodeFacts(
-    name="n00001",
-    node_id="52:54:00:00:00:01",
-    hwaddr="52:54:00:00:00:02",
-    address=IPv4Interface("10.87.0.100/24"),
-    gateway=None,
-    name_servers=(),
-    domain="",
-)
-RICH = NodeFacts(
-    name="n00001",
-    node_id="52:54:00:00:00:01",
-    hwaddr="52:54:00:00:00:02",
-    address=IPv4Interface("10.87.0.100/24"),
-    gateway=IPv4Address("10.87.0.254"),
-    name_servers=(IPv4Address("10.87.0.1"), IPv4Address("10.87.0.2")),
-    domain="cluster.example.org",
-)
 
 
 def test_the_ipxe_script():
@@ -160,81 +135,6 @@ def test_dnsmasq_runs_with_three_capabilities_or_as_root():
         "--bounding-set=-all,+net_admin,+net_bind_service,+net_raw",
         "--no-new-privs", "--pdeathsig=TERM", "--", "dnsmasq", "--conf-file=/c",
     ]  # fmt: skip
-
-
-def read(data):
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        return {
-            item.name: (item.mode, item.linkname or archive.extractfile(item).read().decode())
-            for item in archive
-        }
-
-
-def test_the_overlay_of_a_node():
-    assert read(render_overlay(FACTS, SECRET, ())) == {
-        "etc/hostname": (0o644, "n00001\n"),
-        "etc/hosts": (
-            0o644,
-            "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n10.87.0.100 n00001\n",
-        ),
-        "etc/machine-id": (0o644, "b081a616aed1478631e97a5fbf536d10\n"),
-        "etc/systemd/network/10-vnfs.network": (
-            0o644,
-            "[Match]\nMACAddress=52:54:00:00:00:02\n\n[Link]\nRequiredForOnline=yes\n\n"
-            "[Network]\nAddress=10.87.0.100/24\n",
-        ),
-    }
-
-
-def test_the_overlay_with_all_that_a_site_may_have():
-    files = read(render_overlay(RICH, SECRET, ()))
-    assert files["etc/systemd/network/10-vnfs.network"][1].endswith(
-        "Address=10.87.0.100/24\nGateway=10.87.0.254\nDNS=10.87.0.1\nDNS=10.87.0.2\n"
-        "Domains=cluster.example.org\n"
-    )
-    assert files["etc/resolv.conf"][1] == (
-        "search cluster.example.org\nnameserver 10.87.0.1\nnameserver 10.87.0.2\n"
-    )
-    assert files["etc/hosts"][1].endswith("10.87.0.100 n00001.cluster.example.org n00001\n")
-
-
-def test_the_overlay_is_the_same_bytes_each_time():
-    extra = (OverlayFile(path="b", data=b"b"), OverlayFile(path="a", data=b"a", mode=0o755))
-    first = render_overlay(FACTS, SECRET, extra)
-    assert first == render_overlay(FACTS, SECRET, tuple(reversed(extra)))
-    assert digest_of(first) != digest_of(render_overlay(RICH, SECRET, extra))
-
-
-def test_files_of_the_site_keep_mode_and_link_and_come_before_ours():
-    extra = (
-        OverlayFile(path="etc/hostname", data=b"mine\n", mode=0o600),
-        OverlayFile(path="etc/vnfs/ready.d/50-check", data=b"#!/bin/sh\n", mode=0o755),
-        OverlayFile(path="etc/link", data=b"", mode=0o777, link="hostname"),
-    )
-    files = read(render_overlay(FACTS, SECRET, extra))
-    assert files["etc/hostname"] == (0o600, "mine\n")
-    assert files["etc/vnfs/ready.d/50-check"] == (0o755, "#!/bin/sh\n")
-    assert files["etc/link"] == (0o777, "hostname")
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [OverlayFile(path="x" * 300, data=b""), OverlayFile(path="x", data=bytes(65 * 1024 * 1024))],
-    ids=["long name", "large"],
-)
-def test_what_no_overlay_can_hold_is_told(extra):
-    with pytest.raises(InputError, match="overlay"):
-        render_overlay(FACTS, SECRET, (extra,))
-
-
-def test_the_machine_id_hangs_on_secret_and_node():
-    ids = {
-        make_machine_id(secret, node)
-        for secret in (SECRET, bytes(32))
-        for node in ("52:54:00:00:00:01", "52:54:00:00:00:02")
-    }
-    assert len(ids) == 4
-    assert all(len(found) == 32 and int(found, 16) for found in ids)
 
 
 def test_site_cpio(tmp_path):

@@ -222,9 +222,10 @@ class Keys:
 
     root: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     signer: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    other: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
-    def trust(self, *, version=1, expires=NOW + 1000, least_serial=0, roots=None):
-        keys = [public(key) for key in (self.root, self.signer)]
+    def trust(self, *, version=1, expires=NOW + 1000, least_serial=0, roots=None, signer=None):
+        keys = [public(key) for key in (self.root, signer or self.signer)]
         trust = Trust(
             version=version,
             expires=expires,

@@ -153,6 +153,7 @@ def test_a_node_waits_is_given_a_capsule_and_jumps(stage, world):
         "name": "n00001",
         "nodeId": world.NODE_ID,
         "nodeKey": world.NODE_KEY,
+        "overlay": digest_of(overlay),
         "uuid": "00000000-0000-0000-0000-111111111111",
     }
     states = list(dict.fromkeys(stage.server.states()))
@@ -326,6 +327,46 @@ def test_a_trust_of_an_answer_must_be_signed_by_the_root_of_the_site(stage, worl
     refused(stage, "trust.json of the answer: signed by 0 root keys of version 1")
 
 
+def test_the_version_that_is_held_is_told(stage, world, keys):
+    stage.trust = world.b64(keys.trust(version=7))
+    with pytest.raises(Jumped):
+        stage.boot(stage.plan())
+    told = [checkin.trust_version for checkin in stage.server.checkins]
+    assert told == [1, *[7] * (len(told) - 1)]
+    assert "trust.json: version 7, from the server" in stage.told
+
+
+def test_an_expired_trust_that_was_renewed_boots(stage, world, authority, keys):
+    old = keys.trust(expires=1)
+    stage.site = world.write_site(stage.site_directory, authority, [stage.server.url], old)
+    stage.trust = world.b64(keys.trust(version=2))
+    with pytest.raises(Jumped):
+        stage.boot(stage.plan())
+
+
+@pytest.mark.parametrize("method", ["kexec", "pivot"])
+def test_a_key_that_is_revoked_while_it_boots_stops_it_before_the_jump(stage, world, keys, method):
+    stage.description = {"kernelDigest": digest_of(stage.capsule.kernel)}
+
+    def plan(checkin):
+        if checkin.state == "booting":
+            stage.trust = world.b64(keys.trust(version=2, signer=keys.other))
+        return stage.plan(method=method)
+
+    refused(stage, "signed by 0 trusted keys and by untrusted", plan)
+    assert "booting" in stage.server.states()
+
+
+def test_the_capsule_is_given_its_papers(stage, world):
+    with pytest.raises(Jumped):
+        stage.boot(stage.plan())
+    mode, text = members(stage.loaded[1][512:])["vnfs/site/capsule.json"]
+    papers = json.loads(text)
+    assert mode == 0o100644
+    assert papers["manifest"] == world.b64(stage.capsule.manifest)
+    assert papers["envelopes"] == [world.b64(stage.capsule.envelope)]
+
+
 def test_an_overlay_with_other_bytes_is_refused(stage):
     planned = PlannedOverlay(digest_of(b"right"), 5)
     stage.server.overlays[planned.digest] = b"wrong"
@@ -395,7 +436,7 @@ def test_a_pivot_takes_layers_only_and_leaves_the_jump_to_process_1(stage):
     assert found["layers/00-rootfs.squashfs"].read_bytes() == stage.capsule.layers[0]
     assert sorted(found) == [
         "layers/00-rootfs.squashfs", "layers/01-modules.squashfs", "node.json", "overlay.tar",
-        "site/ca.pem", "site/site.json", "site/trust.json",
+        "site/ca.pem", "site/capsule.json", "site/site.json", "site/trust.json",
     ]  # fmt: skip
     assert found["node.json"].stat().st_mode & 0o777 == 0o600
     assert found["site/ca.pem"].stat().st_mode & 0o777 == 0o644
