@@ -150,7 +150,12 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         parse=parse_ascii, is_list=True, by_commas=True, default=(),
         meaning="kernel modules that the capsule loads",
     ),
-    "slurm": Attribute(parse=parse_host, meaning="where slurmctld is: HOST or HOST:PORT"),
+    "slurm": Attribute(
+        parse=parse_host, meaning="the host that slurmctld runs on: HOST or HOST:PORT",
+    ),
+    "slurm_address": Attribute(
+        parse=parse_ipv4, meaning="its address, where nodes cannot look up its name",
+    ),
     "slurm_cluster": Attribute(
         parse=parse_user, default="cluster", meaning="what Slurm calls the cluster",
     ),

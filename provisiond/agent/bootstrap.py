@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from provisiond.agent import boot, console, machine
 from provisiond.agent.backoff import delays
-from provisiond.agent.client import Client, NetworkError
+from provisiond.agent.client import Client, NetworkError, OverlayGone
 from provisiond.agent.ed25519 import verify_ed25519
 from provisiond.agent.fetch import Fetcher, Patience
 from provisiond.agent.heldtrust import HeldTrust
@@ -25,6 +25,7 @@ from provisiond.agent.obtain import (
     MODE_SECRET,
     Overlay,
     SmallFile,
+    hold_overlay,
     judge_planned,
     obtain_papers,
     payload_bytes,
@@ -117,6 +118,11 @@ class Bootstrap:
             try:
                 self._boot(answer, plan.capsule)
                 return
+            except OverlayGone:
+                # Not a failure: another plan waits for us.
+                time.sleep(next(waits))
+                answer = self._ask("init")
+                continue
             except VnfsbuildError as error:
                 word = "refused" if isinstance(error, VerificationError) else "failed"
                 detail = f"{word} {told_name(plan.capsule)}: {console.describe(error, error.hint)}"
@@ -135,6 +141,7 @@ class Bootstrap:
         if plan.method not in ("kexec", "pivot"):
             raise VnfsbuildError(f"method {plan.method}: this bootstrap knows kexec and pivot")
         self._require_trust()
+        overlay = self._fetch_overlay(plan)
         self._tell(f"{plan.name}: fetching {told_name(planned)}")
         self._report("fetching", planned)
         fetcher = Fetcher(plan.blobs, tell=self._tell, patience=self._pace.patience)
@@ -143,12 +150,17 @@ class Bootstrap:
         signers = ", ".join(keyid[:12] for keyid in capsule.signers)
         self._tell(f"{told_name(planned)}: signed by {signers}")
         if plan.method == "pivot":
-            self._pivot(plan, planned, capsule, papers)
+            self._pivot(plan, planned, capsule, papers, overlay)
         else:
-            self._kexec(plan, planned, capsule, papers)
+            self._kexec(plan, planned, capsule, papers, overlay)
 
     def _kexec(
-        self, plan: Plan, planned: PlannedCapsule, capsule: VerifiedCapsule, papers: Papers
+        self,
+        plan: Plan,
+        planned: PlannedCapsule,
+        capsule: VerifiedCapsule,
+        papers: Papers,
+        overlay: Optional[Overlay],
     ) -> None:
         total = payload_bytes(capsule, with_kernel=True)
         boot.refuse_too_little_memory(machine.read_memory(), payload_bytes=total)
@@ -161,7 +173,7 @@ class Bootstrap:
             initrd,
             capsule,
             fetcher,
-            overlay=self._overlay(plan),
+            overlay=overlay,
             files=self._files(plan, planned, papers),
         )
         self._report("booting", planned)
@@ -174,7 +186,12 @@ class Bootstrap:
         self._jump.start()
 
     def _pivot(
-        self, plan: Plan, planned: PlannedCapsule, capsule: VerifiedCapsule, papers: Papers
+        self,
+        plan: Plan,
+        planned: PlannedCapsule,
+        capsule: VerifiedCapsule,
+        papers: Papers,
+        overlay: Optional[Overlay],
     ) -> None:
         kernel = capsule.manifest.payload(KERNEL).digest
         boot.refuse_other_kernel(kernel, self._description.get("kernelDigest"))
@@ -184,7 +201,7 @@ class Bootstrap:
             directory,
             capsule,
             fetcher,
-            overlay=self._overlay(plan),
+            overlay=overlay,
             files=self._files(plan, planned, papers),
         )
         self._report("booting", planned)
@@ -230,18 +247,14 @@ class Bootstrap:
 
         return Fetcher(plan.blobs, tell=self._tell, patience=self._pace.patience, advance=advance)
 
-    def _overlay(self, plan: Plan) -> Optional[Overlay]:
-        planned = plan.overlay
-        if planned is None:
+    def _fetch_overlay(self, plan: Plan) -> Optional[Overlay]:
+        """Return the overlay of *plan* before all else: it may change with every other node."""
+        if plan.overlay is None:
             return None
-
-        def stream() -> Iterator[bytes]:
-            assert planned is not None
-            return self._client.overlay(
-                planned, node_id=plan.node_id, boot_id=self._boot_id, node_key=self._node_key
-            )
-
-        return Overlay(planned, stream)
+        chunks = self._client.overlay(
+            plan.overlay, node_id=plan.node_id, boot_id=self._boot_id, node_key=self._node_key
+        )
+        return hold_overlay(plan.overlay, chunks)
 
     def _files(self, plan: Plan, planned: PlannedCapsule, papers: Papers) -> List[SmallFile]:
         node = Node(

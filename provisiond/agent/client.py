@@ -47,6 +47,10 @@ class NetworkError(VnfsbuildError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class OverlayGone(NetworkError):
+    """The overlay that was planned is not the node's any more: the server has another plan."""
+
+
 class Client:
     """Speaks to the servers of a site, the one that answered last first."""
 
@@ -95,6 +99,7 @@ class Client:
         """Yield the bytes of *overlay*, unverified, from the server that answered last.
 
         Raises:
+            OverlayGone: another one is planned by now.
             NetworkError: it cannot be had.
         """
         headers = {"X-Node-Id": node_id, "X-Boot-Id": boot_id}
@@ -105,6 +110,8 @@ class Client:
             with self._request(
                 server, "GET", f"/v1/overlay/{overlay.digest}", None, headers, self._timeout
             ) as response:
+                if response.status == http.client.NOT_FOUND:
+                    raise OverlayGone(f"{server}: overlay: not the one of this node any more")
                 _refuse_errors(response)
                 yield from iter(lambda: response.read(READ_SIZE_BYTES), b"")
         except (OSError, http.client.HTTPException) as error:

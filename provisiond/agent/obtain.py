@@ -9,7 +9,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
+from typing import BinaryIO, Iterator, List, Optional, Tuple
 
 from provisiond.agent.fetch import Fetcher, write_all
 from provisiond.agent.papers import Papers, judge
@@ -48,10 +48,10 @@ class SmallFile:
 
 @dataclass(frozen=True)
 class Overlay:
-    """The node's own files, and who brings them."""
+    """The node's own files, verified: so few bytes that they are held."""
 
     planned: PlannedOverlay
-    stream: Callable[[], Iterator[bytes]]
+    data: bytes
 
 
 def newer_trust(
@@ -74,6 +74,18 @@ def newer_trust(
         where="trust.json of the answer",
     )
     return trust, data
+
+
+def hold_overlay(planned: PlannedOverlay, chunks: Iterator[bytes]) -> Overlay:
+    """Return the overlay that *chunks* are.
+
+    Raises:
+        VerificationError: it is not the one that was planned.
+    """
+    verified = verify_stream(
+        chunks, digest=planned.digest, size_bytes=planned.size_bytes, where="overlay"
+    )
+    return Overlay(planned, b"".join(verified))
 
 
 def obtain_capsule(
@@ -203,7 +215,7 @@ def write_combined_initrd(
                 size_bytes = overlay.planned.size_bytes
                 header = newc.entry_header("vnfs/overlay.tar", MODE_SECRET, size_bytes)
                 write_all(file, header, where="overlay")
-                write_overlay(file, overlay)
+                write_all(file, overlay.data, where="overlay")
                 write_all(file, newc.padding(size_bytes), where="overlay")
             for small in files:
                 entry = newc.render_entry(f"vnfs/{small.name}", small.mode, small.data)
@@ -235,19 +247,10 @@ def write_capsule_directory(
             fetcher.fetch_into(file, layer, where=where)
     if overlay:
         with open_raw(directory / "overlay.tar", mode=MODE_SECRET) as file:
-            write_overlay(file, overlay)
+            write_all(file, overlay.data, where="overlay")
     for small in files:
         with open_raw(directory / small.name, mode=small.mode) as file:
             write_all(file, small.data, where=small.name)
-
-
-def write_overlay(file: BinaryIO, overlay: Overlay) -> None:
-    """Append the overlay's bytes to *file*, verified."""
-    planned = overlay.planned
-    for chunk in verify_stream(
-        overlay.stream(), digest=planned.digest, size_bytes=planned.size_bytes, where="overlay"
-    ):
-        write_all(file, chunk, where="overlay")
 
 
 def open_raw(path: Path, *, mode: int = MODE_SECRET) -> BinaryIO:

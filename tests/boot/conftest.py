@@ -20,6 +20,7 @@ from vnfsbuild.timings import Timings
 from vnfsbuild.toolstree import ensure_tools_tree
 
 CAPSULE = "debian-13-minimal"
+COMPUTE = "debian-13-compute"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,19 @@ def built(testrun_uid) -> Built:
         bootstrap=directory / "bootstrap.vnfs",
         digest=digest,
     )
+
+
+@pytest.fixture(scope="session")
+def compute_capsule(built, tmp_path_factory) -> Path:
+    """debian-13-compute: the tests that boot it are one group, and so run by one worker."""
+    directory = tmp_path_factory.mktemp("compute")
+    places = replace(built.places, store=directory / "store")
+    without = shutil.ignore_patterns("recipe.lock*")
+    shutil.copytree(places.share / "recipes" / COMPUTE, directory / COMPUTE, ignore=without)
+    build_capsule(directory / COMPUTE, places, timings=Timings(), key_name=None)
+    path = directory / "capsule.vnfs"
+    Store(places.store).export(parse_reference(COMPUTE), path)
+    return path
 
 
 def build_all(places: Places, directory: Path) -> str:

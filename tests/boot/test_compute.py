@@ -2,23 +2,14 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from provisiond.lab.laboratory import python_paths
-from vnfsbuild.build import build_capsule
-from vnfsbuild.reference import parse_reference
-from vnfsbuild.store.store import Store
-from vnfsbuild.timings import Timings
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(900), pytest.mark.xdist_group("compute")]
-
-NAME = "debian-13-compute"
 
 # Said on the node; the first word that fails keeps it from being ready.
 CHECK = """
@@ -34,22 +25,11 @@ munge --no-input | unmunge | grep --quiet Success
 """
 
 
-@pytest.fixture
-def capsule(built, tmp_path) -> Path:
-    places = replace(built.places, store=tmp_path / "store")
-    recipe = tmp_path / NAME
-    without = shutil.ignore_patterns("recipe.lock*")
-    shutil.copytree(places.share / "recipes" / NAME, recipe, ignore=without)
-    build_capsule(recipe, places, timings=Timings(), key_name=None)
-    path = tmp_path / "capsule.vnfs"
-    Store(places.store).export(parse_reference(NAME), path)
-    return path
-
-
-def test_a_compute_node_is_ready_and_gets_to_work_with_its_clusters_key(built, capsule):
+def test_a_compute_node_is_ready_and_gets_to_work_with_its_clusters_key(built, compute_capsule):
     argv = [
         sys.executable, "-m", "provisiond.ctl", "lab", "run", "--nodes", "1", "--timeout", "400",
-        "--capsule", str(capsule), "--bootstrap", str(built.bootstrap), "--check", CHECK, "--json",
+        "--capsule", str(compute_capsule), "--bootstrap", str(built.bootstrap),
+        "--check", CHECK, "--json",
     ]  # fmt: skip
     places = {"VNFS_SITE": str(built.places.site), "VNFS_CACHE": str(built.places.cache)}
     env = {**os.environ, **places, **python_paths()}

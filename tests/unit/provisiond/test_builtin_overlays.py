@@ -78,6 +78,7 @@ GOLDEN = [
      {"root/.ssh": "", "root/.ssh/authorized_keys": f"{KEY}\n"}),
     ("slurm", {"slurm": "ctl:6817"},
      {"etc/default/slurmd": 'SLURMD_OPTIONS="--conf-server ctl:6817"\n',
+      "etc/slurm/slurmd.options": 'SLURMD_OPTIONS="--conf-server ctl:6817"\n',
       "etc/sysconfig/slurmd": 'SLURMD_OPTIONS="--conf-server ctl:6817"\n'}),
 ]  # fmt: skip
 
@@ -105,10 +106,19 @@ def test_slurm_conf_names_all_nodes():
         "etc/slurm/slurm.conf"
     ]
     assert "ClusterName=hpc\nSlurmctldHost=ctl\nSlurmctldPort=6818\n" in text
+    assert "\nSlurmUser=slurm\n" in text
     assert (
         "NodeName=n00001 NodeAddr=10.87.0.100\nNodeName=n00002 NodeAddr=10.87.0.101 CPUs=4\n"
         "PartitionName=main" in text
     )
+
+
+def test_slurmctld_where_no_name_server_knows_it():
+    settings = {"slurm": "ctl", "slurm_address": "10.87.0.1"}
+    text = w.texts(w.built_in("slurm-conf", **settings))["etc/slurm/slurm.conf"]
+    assert "\nSlurmctldHost=ctl(10.87.0.1)\nSlurmUser=slurm\n" in text
+    options = w.texts(w.built_in("slurm", **settings))["etc/slurm/slurmd.options"]
+    assert options == 'SLURMD_OPTIONS="--conf-server 10.87.0.1"\n'
 
 
 def test_passwords_are_set_beside_the_capsules_own():

@@ -159,8 +159,10 @@ class NodeServer(Served):
     def get(self, handler):
         self.requests.append((handler.path, dict(handler.headers)))
         data = self.overlays.get(handler.path.rpartition("/")[2])
-        if data is None or handler.headers.get("X-Node-Key") != NODE_KEY:
+        if handler.headers.get("X-Node-Key") != NODE_KEY:
             handler.reply(render_json({"error": "no overlay for this node"}), 403)
+        elif data is None:
+            handler.reply(render_json({"error": "no such overlay any more"}), 404)
         else:
             handler.reply(data)
 

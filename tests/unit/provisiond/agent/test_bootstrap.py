@@ -423,6 +423,35 @@ def test_a_server_that_is_gone_meanwhile_does_not_stop_a_boot(stage):
     assert any("fetching: could not be told to the server" in line for line in stage.told)
 
 
+def test_an_overlay_that_changed_meanwhile_is_no_failure(stage):
+    """Each node that appears may change those of all others: a cold start must not fail by that."""
+    overlay = b"of two nodes"
+    stage.server.overlays[digest_of(overlay)] = overlay
+    old = PlannedOverlay(digest_of(b"of one node"), 11)
+    new = PlannedOverlay(digest_of(overlay), len(overlay))
+    with pytest.raises(Jumped):
+        stage.boot(stage.plan(overlay=old), stage.plan(overlay=new))
+    assert members(stage.loaded[1][512:])["vnfs/overlay.tar"] == (0o100600, overlay)
+    said = [checkin.state for checkin in stage.server.checkins]
+    assert said[:3] == ["init", "init", "fetching"]
+    assert "failed" not in said
+
+
+def test_the_overlay_is_fetched_before_the_payloads(stage):
+    overlay = b"tar"
+    stage.server.overlays[digest_of(overlay)] = overlay
+
+    def later(checkin):
+        # By now another node has appeared.
+        if checkin.state == "fetching":
+            stage.server.overlays.clear()
+        return stage.plan(overlay=PlannedOverlay(digest_of(overlay), 3))
+
+    with pytest.raises(Jumped):
+        stage.boot(later)
+    assert "failed" not in [checkin.state for checkin in stage.server.checkins]
+
+
 def test_a_pivot_takes_layers_only_and_leaves_the_jump_to_process_1(stage):
     stage.description = {"kernelDigest": digest_of(stage.capsule.kernel)}
     overlay = b"tar"
