@@ -80,7 +80,7 @@ check-shell:
 check-unit:
 	@$(PYTEST) --quiet --numprocesses=auto $(UNIT)
 
-bench: setup ## build three capsules and measure (5 minutes)
+bench: setup ## build three capsules and measure (10 minutes)
 	$(AS_ROOT) $(BIN)/python -B -m benchmarks
 
 clean: ## remove .venv and caches; capsules and keys stay
