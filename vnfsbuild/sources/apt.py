@@ -7,7 +7,6 @@ digest, and the stanza that describes it.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -231,10 +230,9 @@ def _write_offer(directory: Path, offer: Offer, number: int) -> None:
     directory.mkdir(parents=True)
     target = directory / "Packages"
     if isinstance(offer.packages, Path):
-        try:
-            os.link(offer.packages, target)
-        except OSError:
-            shutil.copyfile(offer.packages, target)
+        # No link: apt refuses an index whose time changes under it, and others that use the same
+        # file of the cache change it.
+        shutil.copyfile(offer.packages, target)
     else:
         target.write_text(offer.packages, encoding="utf-8")
     data = target.read_bytes()
