@@ -109,15 +109,20 @@ async def run_hook(path: Path, event: bytes, *, timeout_seconds: float) -> Outco
     tail = bytearray()
     async with _output() as (output, theirs):
         try:
-            process = await asyncio.create_subprocess_exec(
-                path, stdin=asyncio.subprocess.PIPE, stdout=theirs, stderr=theirs,
-                env=base_environment(), cwd="/", start_new_session=True,
-            )  # fmt: skip
+            # A file in memory and no pipe: a program that was started has all of its event, even
+            # when we are killed in the next moment.
+            with os.fdopen(os.memfd_create("event"), "w+b") as given:
+                given.write(event)
+                given.seek(0)
+                process = await asyncio.create_subprocess_exec(
+                    path, stdin=given, stdout=theirs, stderr=theirs,
+                    env=base_environment(), cwd="/", start_new_session=True,
+                )  # fmt: skip
         except OSError as error:
             return Outcome(fault=f"cannot be run: {error.strerror or error}", output="")
         finally:
             os.close(theirs)
-        fault = await _attend(process, event, output, tail, timeout_seconds=timeout_seconds)
+        fault = await _attend(process, output, tail, timeout_seconds=timeout_seconds)
     if not fault and process.returncode:
         fault = f"ended with status {process.returncode}"
     said = clean(" ".join(tail.decode("utf-8", "replace").split()), limit=TAIL_BYTES)
@@ -143,18 +148,16 @@ async def _output() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
 
 async def _attend(
     process: asyncio.subprocess.Process,
-    event: bytes,
     output: asyncio.StreamReader,
     tail: bytearray,
     *,
     timeout_seconds: float,
 ) -> str:
-    """Feed *process* and read what it says until it ends, or is ended; return what went wrong."""
+    """Read what *process* says until it ends, or is ended; return what went wrong."""
     reading = asyncio.create_task(_read_tail(output, tail))
     fault = ""
     try:
         async with asyncio.timeout(timeout_seconds):
-            await _feed(process, event)
             await process.wait()
     except TimeoutError:
         fault = f"was ended: it ran for more than {timeout_seconds:g} s"
@@ -166,15 +169,6 @@ async def _attend(
         reading.cancel()
     await process.wait()
     return fault
-
-
-async def _feed(process: asyncio.subprocess.Process, event: bytes) -> None:
-    assert process.stdin is not None
-    # It need not read what it does not want to know.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(event)
-        await process.stdin.drain()
-    process.stdin.close()
 
 
 async def _read_tail(output: asyncio.StreamReader, tail: bytearray) -> None:
