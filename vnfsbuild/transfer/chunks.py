@@ -11,8 +11,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple
 
-from pyfastcdc import FastCDC
-
 from vnfsbuild.digest import Digest, parse_digest, parse_json, render_json
 from vnfsbuild.errors import InputError, VerificationError
 from vnfsbuild.manifest import INITRD, KERNEL, LAYER_TYPES, Descriptor, Manifest
@@ -81,6 +79,8 @@ def name_chunk(data: bytes | memoryview) -> bytes:
 
 def cut(stream: BinaryIO, digest_too: hashlib._Hash | None = None) -> Iterator[Chunk]:
     """Cut what *stream* holds; needs little memory. *digest_too* is fed all bytes."""
+    from pyfastcdc import FastCDC  # building and booting do without it
+
     chunker = FastCDC(
         AVERAGE_BYTES,
         min_size=LEAST_BYTES,
