@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from vnfsbuild import cli
 from vnfsbuild import manifest as m
 from vnfsbuild.capsule import make_head, write_capsule
 from vnfsbuild.digest import digest_of
 from vnfsbuild.dsse import make_envelope, render_envelope
+from vnfsbuild.places import find_places
 from vnfsbuild.referrers.attestation import BUILD_TYPE, BUILDERS, STATEMENT, render_statement
 from vnfsbuild.signing.keys import SecretKey, sign_manifest
 from vnfsbuild.store.store import Store
@@ -170,6 +172,26 @@ class Workshop:
 @pytest.fixture(scope="session")
 def workshop():
     return Workshop()
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A site of its own, and a store."""
+    for name in ("store", "cache", "site"):
+        monkeypatch.setenv(f"VNFS_{name.upper()}", str(tmp_path / name))
+    monkeypatch.chdir(tmp_path)
+    return find_places()
+
+
+@pytest.fixture
+def run(places, capfd):
+    """Run a command line in this process: exit status, output, errors."""
+
+    def run(*arguments):
+        status = cli.run([str(argument) for argument in arguments])
+        return (status, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture

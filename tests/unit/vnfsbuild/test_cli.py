@@ -15,31 +15,11 @@ import pytest
 from vnfsbuild import cli
 from vnfsbuild.commands import bootstrap, keys
 from vnfsbuild.errors import VnfsbuildError
-from vnfsbuild.places import Places, find_places, find_recipe
+from vnfsbuild.places import Places, find_recipe
 from vnfsbuild.signing.keys import find_signing_key, sign_manifest
 from vnfsbuild.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    """A site of its own, and a store."""
-    for name in ("store", "cache", "site"):
-        monkeypatch.setenv(f"VNFS_{name.upper()}", str(tmp_path / name))
-    monkeypatch.chdir(tmp_path)
-    return find_places()
-
-
-@pytest.fixture
-def run(places, capfd):
-    """Run a command line in this process: exit status, output, errors."""
-
-    def run(*arguments):
-        status = cli.run([str(argument) for argument in arguments])
-        return (status, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -10,21 +10,12 @@ from vnfsbuild import cli
 from vnfsbuild import manifest as m
 from vnfsbuild.digest import digest_of
 from vnfsbuild.lock import Lock, LockedPackage, LockedRepository, render_lock
-from vnfsbuild.places import find_places
 from vnfsbuild.source import pack_source
 from vnfsbuild.store.store import Store
 
 from .layer_vectors import FILES, OUT, UPPER
 
 LOWER, UPPER_LAYER = (OUT / "lower.squashfs").read_bytes(), (OUT / "upper.squashfs").read_bytes()
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    for name in ("store", "cache", "site"):
-        monkeypatch.setenv(f"VNFS_{name.upper()}", str(tmp_path / name))
-    monkeypatch.chdir(tmp_path)
-    return find_places()
 
 
 @pytest.fixture

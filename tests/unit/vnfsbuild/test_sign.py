@@ -7,11 +7,9 @@ import subprocess
 
 import pytest
 
-from vnfsbuild import cli
 from vnfsbuild.capsule import skim_capsule, verify_attestations, verify_file
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import VerificationError, VnfsbuildError
-from vnfsbuild.places import find_places
 from vnfsbuild.reference import parse_reference
 from vnfsbuild.reproduce import Reproduction
 from vnfsbuild.sign import sign_file, sign_stored
@@ -22,23 +20,6 @@ from vnfsbuild.variation import Variation
 from .test_provenance import make_lock, source_of
 
 TOY = parse_reference("toy")
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    for name in ("store", "cache", "site"):
-        monkeypatch.setenv(f"VNFS_{name.upper()}", str(tmp_path / name))
-    monkeypatch.chdir(tmp_path)
-    return find_places()
-
-
-@pytest.fixture
-def run(places, capfd):
-    def run(*arguments):
-        status = cli.run([str(argument) for argument in arguments])
-        return (status, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture
