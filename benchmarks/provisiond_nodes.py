@@ -14,9 +14,9 @@ from benchmarks.harness import Figure
 from provisiond.lab.simulate import FAILURES, Phase, run_phase, settle
 from provisiond.lab.simulate_node import Node, Target, make_address, make_hwaddr, make_nodes
 from provisiond.lab.simulate_server import Settings, ThrowAway, open_server
-from provisiond.model import BY_ADMINISTRATOR
-from provisiond.model import Node as KnownNode
-from provisiond.nodedb import NodeDatabase
+from provisiond.nodes.database import NodeDatabase
+from provisiond.nodes.model import BY_ADMINISTRATOR
+from provisiond.nodes.model import Node as KnownNode
 
 KNOWN = 10_000
 AT_ONCE = 16

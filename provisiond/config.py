@@ -14,7 +14,6 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from provisiond.attributes import nearest
 from provisiond.configvalues import (
     as_addresses,
     as_arguments,
@@ -32,6 +31,7 @@ from provisiond.configvalues import (
     as_registration,
     as_text,
 )
+from provisiond.nodes.attributes import nearest
 from vnfsbuild.errors import InputError
 from vnfsbuild.fields import Faults, parse_toml
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from provisiond.model import parse_pattern
+from provisiond.nodes.model import parse_pattern
 from vnfsbuild.errors import InputError
 
 REGISTRATIONS = ("ask", "open", "closed")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from provisiond.dnsmasq_config import DnsmasqPlaces, render_host, render_name
-from provisiond.model import Node
+from provisiond.nodes.model import Node
 
 
 class HostsDirectory:

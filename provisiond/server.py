@@ -22,23 +22,23 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from provisiond.administration import Administration
-from provisiond.api import make_admin_app, make_agent_app, make_boot_app
+from provisiond.administration.administration import Administration
+from provisiond.api.api import make_admin_app, make_agent_app, make_boot_app
+from provisiond.api.slowclients import SlowClients
 from provisiond.authority import Authority
 from provisiond.catalogue import Catalogue
 from provisiond.config import Config
-from provisiond.events import EventLog
-from provisiond.hookrunner import HookRunner
+from provisiond.events.events import EventLog
+from provisiond.events.runner import HookRunner
 from provisiond.hosts import HostsDirectory
 from provisiond.ipxe import render_boot_script
-from provisiond.leases import LeaseFile
-from provisiond.nodedb import NodeDatabase
-from provisiond.overlays import Overlays
+from provisiond.nodes.database import NodeDatabase
+from provisiond.nodes.leases import LeaseFile
+from provisiond.nodes.registry import Registry
+from provisiond.overlays.overlays import Overlays
 from provisiond.prepare import find_group
-from provisiond.registry import Registry
 from provisiond.service import Parts, Service
 from provisiond.site import render_site
-from provisiond.slowclients import SlowClients
 from provisiond.statedir import StateDir
 from provisiond.supervisor import READ_HOSTS, READY
 from provisiond.watch import keep_events, watch

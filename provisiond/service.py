@@ -10,20 +10,17 @@ from dataclasses import dataclass, replace
 
 from provisiond.authority import make_node_key
 from provisiond.catalogue import BRING_BOOTSTRAP, BootstrapFiles, Catalogue
-from provisiond.choose import Site, choose_plan, choose_stranger
 from provisiond.config import Config
-from provisiond.events import EventLog
+from provisiond.events.events import EventLog
 from provisiond.hosts import HostsDirectory
-from provisiond.leases import LeaseFile
-from provisiond.model import Node, Session
-from provisiond.nodepins import NodePins
-from provisiond.overlays import Overlays
-from provisiond.protocol import Answer, Checkin, Plan, plan_digest
-from provisiond.refusals import NotThere, Refused
-from provisiond.registrar import Registrar
-from provisiond.registry import Registry
-from provisiond.scopes import resolve
-from provisiond.states import (
+from provisiond.nodes.choose import Site, choose_plan, choose_stranger
+from provisiond.nodes.leases import LeaseFile
+from provisiond.nodes.model import Node, Session
+from provisiond.nodes.pins import NodePins
+from provisiond.nodes.registrar import Registrar
+from provisiond.nodes.registry import Registry
+from provisiond.nodes.scopes import resolve
+from provisiond.nodes.states import (
     Admission,
     Timeouts,
     admit,
@@ -34,6 +31,9 @@ from provisiond.states import (
     hash_key,
     is_transition,
 )
+from provisiond.overlays.overlays import Overlays
+from provisiond.protocol import Answer, Checkin, Plan, plan_digest
+from provisiond.refusals import NotThere, Refused
 from vnfsbuild.digest import Digest, short
 from vnfsbuild.errors import InputError, VerificationError
 from vnfsbuild.reference import parse_reference

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 
-from provisiond.overlayfolders import load_overlays
+from provisiond.nodes.states import NO_WORD, find_silence
+from provisiond.overlays.folders import load_overlays
 from provisiond.service import LISTENING, Parts, Service
-from provisiond.states import NO_WORD, find_silence
 from vnfsbuild.errors import VnfsbuildError
 
 logger = logging.getLogger(__name__)

@@ -46,25 +46,24 @@ FLOORS = {
     },
     "provisiond": {
         WORDS: "protocol refusals",
-        MODEL: "attributevalues attributes templates overlayfiles scopes model configvalues config",
+        MODEL: (
+            "nodes/values nodes/attributes overlays/templates overlays/files nodes/scopes"
+            " nodes/model configvalues config"
+        ),
         DECIDE: (
-            "selection clashes vouching interchange differences foreign/ choose states"
-            " overlayvalues render site ipxe dnsmasq_config"
+            "nodes/selection nodes/clashes nodes/vouching nodes/interchange nodes/differences"
+            " foreign/ nodes/choose nodes/states overlays/values overlays/render site ipxe"
+            " dnsmasq_config"
         ),
         "3 edges": (
-            "statedir nodetables nodedb intact catalogue authority leases events hosts hooks"
-            " overlayfolders prepare supervisor"
+            "statedir nodes/tables nodes/database intact catalogue authority nodes/leases"
+            " events/events hosts events/hooks overlays/folders prepare supervisor"
         ),
         "4 flows": (
-            "registry hookrunner overlays registrar nodepins service nodeview administration_checks"
-            " administration_nodes administration_settings administration_overlays"
-            " administration_transfer"
-            " administration_capsules administration watch"
+            "nodes/registry events/ overlays/ nodes/registrar nodes/pins service nodes/"
+            " administration/ watch"
         ),
-        "5 surface": (
-            "slowclients bodies api_nodes api_capsules api_overlays api server client commands/ cli"
-            " ctl __main__"
-        ),
+        "5 surface": "api/ server client commands/ cli ctl __main__",
         "apart: on nodes": "agent/",
         "apart: in the laboratory": "lab/",
     },
@@ -98,7 +97,7 @@ IN_MEMORY = {"tarfile.open"}
 """Its name says what it is not; pure modules give it a file object."""
 
 RUN_PROGRAMS = {
-    "vnfsbuild/tools.py", "provisiond/hooks.py", "provisiond/supervisor.py",
+    "vnfsbuild/tools.py", "provisiond/events/hooks.py", "provisiond/supervisor.py",
     "provisiond/lab/children.py",
 }  # fmt: skip
 PRINT = {"vnfsbuild/cli.py", "vnfsbuild/commands/", "provisiond/cli.py", "provisiond/commands/"}
@@ -274,7 +273,7 @@ def test_sql_is_spoken_in_one_place():
         for dotted in imports_of(path)
         if dotted.partition(".")[0] in ("sqlite3", "sqlalchemy")
     }
-    assert speakers <= {"provisiond/nodedb.py", "provisiond/nodetables.py"}
+    assert speakers <= {"provisiond/nodes/database.py", "provisiond/nodes/tables.py"}
 
 
 @pytest.mark.parametrize("path", [*ALL_FILES, *map(init_of, FLOORS)], ids=shown)

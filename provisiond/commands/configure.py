@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import click
 
-from provisiond.attributes import CAPSULE, find_attribute, parse_value, render_value
-from provisiond.attributevalues import parse_password_hash
 from provisiond.client import Client
 from provisiond.commands.context import Context
 from provisiond.commands.telling import show_value
+from provisiond.nodes.attributes import CAPSULE, find_attribute, parse_value, render_value
+from provisiond.nodes.values import parse_password_hash
 from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.fields import parse_toml
 from vnfsbuild.files import read_bounded

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from provisiond.attributes import DEFAULTS
 from provisiond.commands.context import Context
 from provisiond.commands.telling import JSON, attribute_help, read_value, show_value, tell_set
+from provisiond.nodes.attributes import DEFAULTS
 from vnfsbuild.listing import render_document
 
 

@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 import click
 
-from provisiond.attributes import GROUP
 from provisiond.client import Client
 from provisiond.commands.context import Context
 from provisiond.commands.nodestatus import show_status
@@ -24,6 +23,7 @@ from provisiond.commands.telling import (
     tell,
     tell_set,
 )
+from provisiond.nodes.attributes import GROUP
 from vnfsbuild.listing import render_document, render_table
 
 _GROUPS = click.argument("groups", nargs=-1, required=True, metavar="GROUPS...")

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from provisiond.attributes import NODE
 from provisiond.commands.context import Context
 from provisiond.commands.nodestatus import status
 from provisiond.commands.telling import (
@@ -25,6 +24,7 @@ from provisiond.commands.telling import (
     tell_set,
 )
 from provisiond.commands.transfer import DRY_RUN, read_document, tell_changes
+from provisiond.nodes.attributes import NODE
 from vnfsbuild.errors import InputError
 from vnfsbuild.listing import render_document, render_table
 

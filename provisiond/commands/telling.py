@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 
 import click
 
-from provisiond.attributes import (
+from provisiond.client import Client
+from provisiond.nodes.attributes import (
     ATTRIBUTES,
     FAMILIES,
     NODE,
@@ -18,7 +19,6 @@ from provisiond.attributes import (
     is_secret,
     render_value,
 )
-from provisiond.client import Client
 from vnfsbuild.errors import InputError
 
 FROM_INPUT = "-"

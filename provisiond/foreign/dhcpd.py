@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from provisiond.attributes import NODE
 from provisiond.foreign.draft import Draft, Foreign, ForeignNode
+from provisiond.nodes.attributes import NODE
 
 _TOKEN = re.compile(r'#[^\n]*|"(?:\\.|[^"\\])*"|[{};,]|[^\s{};,#"]+|\s+|"')
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from provisiond.attributes import parse_value, verify_scope
-from provisiond.attributevalues import parse_hwaddr
-from provisiond.model import parse_group_name, parse_node_name
+from provisiond.nodes.attributes import parse_value, verify_scope
+from provisiond.nodes.model import parse_group_name, parse_node_name
+from provisiond.nodes.values import parse_hwaddr
 from vnfsbuild.errors import InputError
 
 NAMES_SHOWN = 3

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from provisiond.foreign.draft import Foreign, ForeignNode
-from provisiond.interchange import State
-from provisiond.model import BY_ADMINISTRATOR, Node, make_node_name
-from provisiond.scopes import Scopes
+from provisiond.nodes.interchange import State
+from provisiond.nodes.model import BY_ADMINISTRATOR, Node, make_node_name
+from provisiond.nodes.scopes import Scopes
 from vnfsbuild.errors import InputError
 
 IMAGE = "tag.image"

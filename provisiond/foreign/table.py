@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
-from provisiond.attributes import NODE, find_attribute, known_keys, nearest
 from provisiond.foreign.draft import Draft, Foreign, ForeignNode
+from provisiond.nodes.attributes import NODE, find_attribute, known_keys, nearest
 from vnfsbuild.errors import InputError
 
 COLUMNS = {

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from provisiond.attributes import ADDS, GROUP, NODE
 from provisiond.foreign.draft import Draft, Foreign, ForeignNode
 from provisiond.foreign.warewulfnet import find_primary, read_devices, read_interfaces
 from provisiond.foreign.yamllines import Value, compose
+from provisiond.nodes.attributes import ADDS, GROUP, NODE
 from vnfsbuild.errors import InputError
 
 _LEFT_OUT = {

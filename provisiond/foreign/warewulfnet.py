@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provisiond.attributes import NODE
 from provisiond.foreign.draft import Draft
 from provisiond.foreign.yamllines import Value
+from provisiond.nodes.attributes import NODE
 
 DEFAULT = "default"
 """The network that is meant where none is said."""

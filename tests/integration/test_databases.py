@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from provisiond.model import Node, Session
-from provisiond.nodedb import DatabaseError, NodeDatabase, Stored
-from provisiond.registry import Registry
-from provisiond.scopes import Scopes
+from provisiond.nodes.database import DatabaseError, NodeDatabase, Stored
+from provisiond.nodes.model import Node, Session
+from provisiond.nodes.registry import Registry
+from provisiond.nodes.scopes import Scopes
 
 from .daemon import BOOT, hwaddr, site
 from .postgres import Postgres

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from provisiond.lab.simulate_server import Settings, open_server
-from provisiond.nodedb import NodeDatabase
+from provisiond.nodes.database import NodeDatabase
 from vnfsbuild.errors import VnfsbuildError
 
 pytestmark = pytest.mark.integration

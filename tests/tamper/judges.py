@@ -26,7 +26,7 @@ from provisiond.agent.bootstrap import Bootstrap, Jump, Pace
 from provisiond.agent.fetch import Patience
 from provisiond.agent.machine import Machine
 from provisiond.agent.site import Site
-from provisiond.api import make_admin_app, make_boot_app
+from provisiond.api.api import make_admin_app, make_boot_app
 from provisiond.client import Client
 from provisiond.protocol import parse_answer, render_answer
 from vnfsbuild import cli

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from provisiond.administration import Administration
+from provisiond.administration.administration import Administration
 from provisiond.authority import Authority
 from provisiond.catalogue import Catalogue
 from provisiond.config import parse_config
-from provisiond.events import EventLog
+from provisiond.events.events import EventLog
 from provisiond.hosts import HostsDirectory
-from provisiond.leases import LeaseFile
-from provisiond.nodedb import NodeDatabase
-from provisiond.overlays import Overlays
+from provisiond.nodes.database import NodeDatabase
+from provisiond.nodes.leases import LeaseFile
+from provisiond.nodes.registry import Registry
+from provisiond.overlays.overlays import Overlays
 from provisiond.protocol import Checkin
-from provisiond.registry import Registry
 from provisiond.service import Parts, Service
 from provisiond.statedir import StateDir
 from vnfsbuild import manifest as m

@@ -2,12 +2,12 @@
 
 from ipaddress import IPv4Address, IPv4Interface
 
-from provisiond.attributes import parse_attribute
-from provisiond.overlayfolders import BUILT_IN, load_overlay
-from provisiond.overlays import FOR_ALL
-from provisiond.overlayvalues import NodeFacts, NodeValues, SiteFacts, make_node_table
-from provisiond.render import Memo, render_node
-from provisiond.scopes import Scopes, resolve
+from provisiond.nodes.attributes import parse_attribute
+from provisiond.nodes.scopes import Scopes, resolve
+from provisiond.overlays.folders import BUILT_IN, load_overlay
+from provisiond.overlays.overlays import FOR_ALL
+from provisiond.overlays.render import Memo, render_node
+from provisiond.overlays.values import NodeFacts, NodeValues, SiteFacts, make_node_table
 
 SECRET = bytes(range(32))
 FACTS = NodeFacts(

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from provisiond.administration import Administration
-from provisiond.events import Wanted
+from provisiond.administration.administration import Administration
+from provisiond.events.events import Wanted
 from vnfsbuild.errors import InputError, VerificationError
 from vnfsbuild.manifest import BOOTSTRAP
 

@@ -8,10 +8,10 @@ import pytest
 from aiohttp import web
 
 from provisiond import cli
-from provisiond.api import make_admin_app
-from provisiond.model import Node, Session
-from provisiond.nodepins import fold_names, render_reason
-from provisiond.states import NO_WORD, find_silence
+from provisiond.api.api import make_admin_app
+from provisiond.nodes.model import Node, Session
+from provisiond.nodes.pins import fold_names, render_reason
+from provisiond.nodes.states import NO_WORD, find_silence
 from vnfsbuild.errors import InputError
 from vnfsbuild.manifest import BOOTSTRAP
 from vnfsbuild.store.pins import load_pins

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from provisiond.choose import Site, choose_plan, choose_stranger
-from provisiond.model import Node
+from provisiond.nodes.choose import Site, choose_plan, choose_stranger
+from provisiond.nodes.model import Node
+from provisiond.nodes.scopes import Scopes, resolve
 from provisiond.protocol import PlannedCapsule, PlannedOverlay
-from provisiond.scopes import Scopes, resolve
 
 HWADDR = "52:54:00:00:00:01"
 NODE = Node(

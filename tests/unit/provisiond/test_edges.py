@@ -11,11 +11,11 @@ import pytest
 from cryptography import x509
 
 from provisiond.authority import Authority, make_node_key
-from provisiond.events import KEPT, EventLog, Wanted
+from provisiond.events.events import KEPT, EventLog, Wanted
 from provisiond.hosts import HostsDirectory
-from provisiond.leases import LeaseFile, parse_leases
-from provisiond.model import Node
-from provisiond.overlayfolders import load_overlay_files
+from provisiond.nodes.leases import LeaseFile, parse_leases
+from provisiond.nodes.model import Node
+from provisiond.overlays.folders import load_overlay_files
 from provisiond.statedir import StateDir
 from vnfsbuild.errors import InputError
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisiond.events import GAP, KEPT, Event, EventLog, Wanted, parse_event
+from provisiond.events.events import GAP, KEPT, Event, EventLog, Wanted, parse_event
+from provisiond.nodes.states import KEPT_FAILURES, NO_WORD, is_ready, phase_seconds
 from provisiond.protocol import clean, parse_checkin
-from provisiond.states import KEPT_FAILURES, NO_WORD, is_ready, phase_seconds
 from provisiond.watch import _find_told, _tell_silence
 from vnfsbuild.errors import InputError
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from provisiond.hookrunner import NOTE, HookRunner
-from provisiond.hooks import find_hooks, run_hook
+from provisiond.events.hooks import find_hooks, run_hook
+from provisiond.events.runner import NOTE, HookRunner
 
 RECORD = "cat >>{record}; echo >>{record}"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 import pytest
 
-from provisiond.attributes import ATTRIBUTES, FAMILIES
 from provisiond.cli import CONTROL_VERBS, control
 from provisiond.foreign.formats import READERS
 from provisiond.foreign.table import COLUMNS
-from provisiond.interchange import parse_state, render_state
-from provisiond.nodeview import CONDITIONS, FACTS
+from provisiond.nodes.attributes import ATTRIBUTES, FAMILIES
+from provisiond.nodes.interchange import parse_state, render_state
+from provisiond.nodes.view import CONDITIONS, FACTS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 ELSEWHERE = {"lab": "lab.md"}

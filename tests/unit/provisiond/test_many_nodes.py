@@ -3,9 +3,9 @@
 import asyncio
 import os
 
-from provisiond.leases import LeaseFile, find_next_end, parse_leases
-from provisiond.model import find_node_name
-from provisiond.registry import Changed
+from provisiond.nodes.leases import LeaseFile, find_next_end, parse_leases
+from provisiond.nodes.model import find_node_name
+from provisiond.nodes.registry import Changed
 
 LEASES = "200 02:00:00:00:00:01 10.0.0.1 * *\n0 02:00:00:00:00:02 10.0.0.2 * *\n"
 FIRST = {"02:00:00:00:00:01": frozenset({"10.0.0.1"})}

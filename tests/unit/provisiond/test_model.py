@@ -2,8 +2,8 @@
 
 import pytest
 
-from provisiond.attributevalues import parse_hwaddr
-from provisiond.model import make_node_name, parse_group_name, parse_node_name
+from provisiond.nodes.model import make_node_name, parse_group_name, parse_node_name
+from provisiond.nodes.values import parse_hwaddr
 from vnfsbuild.errors import InputError
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from provisiond.model import Node, Session
-from provisiond.nodedb import DatabaseError, NodeDatabase, Stored
-from provisiond.registry import Registry
-from provisiond.scopes import Scopes
+from provisiond.nodes.database import DatabaseError, NodeDatabase, Stored
+from provisiond.nodes.model import Node, Session
+from provisiond.nodes.registry import Registry
+from provisiond.nodes.scopes import Scopes
 
 NODE = Node(
     node_id="52:54:00:00:00:01",
@@ -230,7 +230,7 @@ def test_a_database_of_the_version_before_is_brought_to_this_one(path):
 def test_a_migration_that_is_cut_off_leaves_the_old_database(path, monkeypatch):
     make_version_1(path)
     with monkeypatch.context() as patch:
-        patch.setattr("provisiond.nodetables.SESSIONS.update", interrupt)
+        patch.setattr("provisiond.nodes.tables.SESSIONS.update", interrupt)
         with pytest.raises(KeyboardInterrupt):
             NodeDatabase(path)
     connection = sqlite3.connect(path)

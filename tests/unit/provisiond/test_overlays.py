@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisiond.overlayfolders import Loaded, load_overlay, load_overlays
-from provisiond.overlays import Overlays
-from provisiond.render import Memo, choose_overlays, keep_members, pack_overlay
+from provisiond.overlays.folders import Loaded, load_overlay, load_overlays
+from provisiond.overlays.overlays import Overlays
+from provisiond.overlays.render import Memo, choose_overlays, keep_members, pack_overlay
 from provisiond.watch import take_overlays
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import InputError

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisiond.attributes import (
+from provisiond.nodes.attributes import (
     ATTRIBUTES,
     FAMILIES,
     GROUP,
@@ -16,7 +16,7 @@ from provisiond.attributes import (
     shown_value,
     verify_scope,
 )
-from provisiond.scopes import Effective, Scopes, resolve
+from provisiond.nodes.scopes import Effective, Scopes, resolve
 from vnfsbuild.errors import InputError
 
 HASH = "$6$saltsalt$0123456789abcdefghijklmnopqrstuvwxyz"

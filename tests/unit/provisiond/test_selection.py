@@ -2,7 +2,7 @@
 
 import pytest
 
-from provisiond.selection import Known, select_nodes
+from provisiond.nodes.selection import Known, select_nodes
 from vnfsbuild.errors import InputError
 
 NAMES = ("n00001", "n00002", "n00010", "login")

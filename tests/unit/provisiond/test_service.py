@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from provisiond.nodes.states import hash_key
 from provisiond.protocol import plan_digest
 from provisiond.refusals import NotThere, Refused, TooMany
-from provisiond.states import hash_key
 
 STORY = "debian-13-minimal"
 

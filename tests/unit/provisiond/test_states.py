@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from provisiond.model import Node, Session
-from provisiond.protocol import Checkin, Plan
-from provisiond.states import (
+from provisiond.nodes.model import Node, Session
+from provisiond.nodes.states import (
     Admission,
     Timeouts,
     admit,
@@ -18,6 +17,7 @@ from provisiond.states import (
     is_transition,
     shown_state,
 )
+from provisiond.protocol import Checkin, Plan
 
 TIMEOUTS = Timeouts(checkin_seconds=60, node_seconds=600, boot_seconds=300, session_seconds=180)
 HWADDR = "52:54:00:00:00:01"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provisiond.differences import find_differences
-from provisiond.interchange import State, parse_state, render_state
-from provisiond.model import Node
-from provisiond.scopes import Scopes
+from provisiond.nodes.differences import find_differences
+from provisiond.nodes.interchange import State, parse_state, render_state
+from provisiond.nodes.model import Node
+from provisiond.nodes.scopes import Scopes
 from vnfsbuild.errors import InputError
 
 HASH = "$6$saltsalt$0123456789abcdefghijklmnopqrstuvwxyz"

@@ -11,9 +11,9 @@ import pytest
 from provisiond.agent.node import Node
 from provisiond.agent.refresh import apply_overlay
 from provisiond.agent.running import Running, System
-from provisiond.overlayfiles import Entry, Overlay, OverlayFile, Run
+from provisiond.overlays.files import Entry, Overlay, OverlayFile, Run
+from provisiond.overlays.render import Memo, pack_overlay, render_node
 from provisiond.protocol import Answer, PlannedOverlay
-from provisiond.render import Memo, pack_overlay, render_node
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import VnfsbuildError
 

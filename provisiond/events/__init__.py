@@ -1,0 +1,1 @@
+"""Events, and the programs that run on them."""

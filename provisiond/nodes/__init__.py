@@ -1,0 +1,1 @@
+"""Nodes: their attributes, states, database, and what is asked of them."""

@@ -1,0 +1,384 @@
+"""The nodes and their sessions in memory, in step with the database.
+
+What must not be lost is written before anybody sees it: a change is durable, then visible. Writes
+of many nodes at once share a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from provisiond.events.events import EventLog, parse_event
+from provisiond.nodes.attributes import CAPSULE, DEFAULTS, GROUP
+from provisiond.nodes.database import Change, NodeDatabase
+from provisiond.nodes.model import Node, Session
+from provisiond.nodes.scopes import (
+    Attributes,
+    Effective,
+    Scopes,
+    find_capsule_name,
+    resolve_own,
+    resolve_shared,
+)
+from vnfsbuild.errors import VnfsbuildError
+
+GATHER_SECONDS = 0.004
+"""How long a batch of sessions waits for more of them: less than the disk takes."""
+
+
+class Changed:
+    """What one who waits is woken by: an event with a deadline.
+
+    Not :class:`asyncio.Event` with a timeout around it: each of ten thousand nodes that wait has
+    one of these, and it takes a kilobyte less.
+    """
+
+    __slots__ = ("_is_set", "_waiter")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def is_set(self) -> bool:
+        """Tell whether something changed since :meth:`clear`."""
+        return self._is_set
+
+    def clear(self) -> None:
+        """Forget what was told."""
+        self._is_set = False
+
+    def set(self) -> None:
+        """Tell that something changed."""
+        self._is_set = True
+        self._wake()
+
+    async def wait(self, seconds: float) -> None:
+        """Return once something has changed, or after *seconds*. One at a time may wait."""
+        if self._is_set or seconds <= 0:
+            # Others have their turn, whatever the caller does in a loop.
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        end = loop.call_later(seconds, self._wake)
+        try:
+            await self._waiter
+        finally:
+            end.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Registry:
+    """All that is known of nodes. All of it belongs to one event loop."""
+
+    def __init__(self, database: NodeDatabase) -> None:
+        """Read *database*, which nobody else may write to from now on."""
+        self._database = database
+        stored = database.load()
+        self._nodes = stored.nodes
+        self._sessions = {key: value for key, value in stored.sessions.items()
+                          if key in self._nodes}  # fmt: skip
+        self._scopes = stored.scopes
+        self._effective: dict[str, tuple[Node, Attributes]] = {}
+        self._shared: dict[tuple[tuple[str, ...], str | None], dict[str, Effective]] = {}
+        self._by_hwaddr: dict[str, str] = {}
+        self._by_name: dict[str, str] = {}
+        self._by_address: dict[str, str] = {}
+        self._names_freed = 0
+        for node in self._nodes.values():
+            self._index(node)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nodedb")
+        self._unwritten: dict[str, Session] = {}
+        self._batch: dict[str, Session] = {}
+        self._batch_done: asyncio.Future[None] | None = None
+        self._batch_tasks: set[asyncio.Task[None]] = set()
+        self._batch_lock = asyncio.Lock()
+        self._watching: dict[str, set[Changed]] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.version = 0
+        """Grows with each change of nodes or settings."""
+        self._log: EventLog | None = None
+        self.administration = asyncio.Lock()
+        """Held by who changes nodes, from reading what is there until it is saved."""
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """The nodes by node id."""
+        return self._nodes
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Node ids by name."""
+        return self._by_name
+
+    @property
+    def names_freed(self) -> int:
+        """A number that is another once a name may be free that was not."""
+        return self._names_freed
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Node ids by the address that was allotted to them."""
+        return self._by_address
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The last boot of each node that ever checked in, by node id."""
+        return self._sessions
+
+    @property
+    def scopes(self) -> Scopes:
+        """What is set for groups, with capsules' names, and in the defaults."""
+        return self._scopes
+
+    def effective(self, node: Node) -> Attributes:
+        """Return every attribute of *node*: what counts, and where it was set.
+
+        It is worked out once after each change.
+        """
+        held = self._effective.get(node.node_id)
+        if held is not None and held[0] is node:
+            return held[1]
+        capsule = find_capsule_name(node.attributes, node.groups, self._scopes)
+        key = (node.groups, capsule)
+        if key not in self._shared:
+            self._shared[key] = resolve_shared(node.groups, capsule, self._scopes)
+        found = resolve_own(node.attributes, self._shared[key])
+        if self._nodes.get(node.node_id) is node:
+            self._effective[node.node_id] = (node, found)
+        return found
+
+    def find(self, hwaddrs: Iterable[str]) -> Node | None:
+        """Return the node that has one of *hwaddrs*; of several the one of the first address."""
+        for hwaddr in hwaddrs:
+            if hwaddr in self._by_hwaddr:
+                return self._nodes[self._by_hwaddr[hwaddr]]
+        return None
+
+    def named(self, name: str) -> Node:
+        """Return the node called *name*, which there must be."""
+        return self._nodes[self._by_name[name]]
+
+    def session_lock(self, node_id: str) -> asyncio.Lock:
+        """Return what is held from reading a session of this node until it is saved."""
+        return self._locks[node_id]
+
+    async def save_nodes(
+        self,
+        nodes: tuple[Node, ...],
+        *,
+        deleted: tuple[str, ...] = (),
+        settings: Change | None = None,
+    ) -> None:
+        """Make *nodes* and *settings* what is known, durably, and forget the nodes *deleted*.
+
+        All of it is one change. Who watches a node that it may concern is woken.
+
+        Raises:
+            DatabaseError: nothing has changed.
+        """
+        await self._write(
+            lambda: self._database.save_nodes(nodes, deleted=deleted, settings=settings)
+        )
+        self.version += 1
+        for node_id in deleted:
+            self._forget(node_id)
+        for node in nodes:
+            old = self._nodes.get(node.node_id)
+            if old is not None:
+                self._unindex(old)
+        for node in nodes:
+            self._nodes[node.node_id] = node
+            self._index(node)
+        if settings:
+            self._scopes = _changed(self._scopes, settings)
+            self._shared.clear()
+            self._effective.clear()
+            self.wake_all()
+        for node in nodes:
+            for hwaddr in node.hwaddrs:
+                self.wake(hwaddr)
+
+    async def save_session(self, node_id: str, session: Session) -> None:
+        """Make *session* what is known of this node, durably.
+
+        Raises:
+            DatabaseError: nothing has changed.
+        """
+        self._batch[node_id] = session
+        if self._batch_done is None:
+            self._batch_done = asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(self._write_batch())
+            self._batch_tasks.add(task)
+            task.add_done_callback(self._batch_tasks.discard)
+        await asyncio.shield(self._batch_done)
+        if node_id in self._nodes:
+            self._sessions[node_id] = session
+            self._unwritten.pop(node_id, None)
+
+    def touch_session(self, node_id: str, session: Session) -> None:
+        """Make *session* what is known of this node; the next :meth:`flush` writes it."""
+        if node_id in self._nodes:
+            self._sessions[node_id] = session
+            self._unwritten[node_id] = session
+
+    async def flush(self) -> None:
+        """Write what was only touched.
+
+        Raises:
+            DatabaseError: it stays unwritten, until the next time.
+        """
+        unwritten, self._unwritten = self._unwritten, {}
+        known = {node_id: item for node_id, item in unwritten.items() if node_id in self._nodes}
+        try:
+            await self._write(lambda: self._database.save_sessions(known))
+        except VnfsbuildError:
+            self._unwritten = {**known, **self._unwritten}
+            raise
+
+    def keep_events(self, log: EventLog) -> None:
+        """Begin *log* with the events that the database has, and keep what comes there.
+
+        Raises:
+            DatabaseError: they cannot be read.
+        """
+        log.restore(parse_event(value) for value in self._database.load_events())
+        self._log = log
+
+    async def save_events(self) -> None:
+        """Write the events that the database has not yet, and forget there what is too old.
+
+        Raises:
+            DatabaseError: they stay unwritten, until the next time.
+        """
+        log = self._log
+        if log is not None:
+            await self._write_sessions({})
+            await self._write(lambda: self._database.forget_events(log.first))
+
+    def load_note(self, key: str) -> Any:
+        """Return what :meth:`save_note` last kept as *key*; None when it never did. When starting.
+
+        Raises:
+            DatabaseError: it cannot be read.
+        """
+        return self._database.load_note(key)
+
+    async def save_note(self, key: str, value: Any) -> None:
+        """Keep the JSON *value* under *key*, durably.
+
+        Raises:
+            DatabaseError: nothing has changed.
+        """
+        await self._write(lambda: self._database.save_note(key, value))
+
+    def wake(self, hwaddr: str) -> None:
+        """Tell those who watch the machine *hwaddr* that something changed."""
+        for changed in self._watching.get(hwaddr, ()):
+            changed.set()
+
+    def wake_all(self) -> None:
+        """Tell all who watch a machine that something changed."""
+        for hwaddr in self._watching:
+            self.wake(hwaddr)
+
+    @contextlib.contextmanager
+    def watching(self, hwaddr: str) -> Iterator[Changed]:
+        """Give the block what is set by each change for the machine that booted from *hwaddr*."""
+        changed = Changed()
+        self._watching.setdefault(hwaddr, set()).add(changed)
+        try:
+            yield changed
+        finally:
+            self._watching[hwaddr].discard(changed)
+            if not self._watching[hwaddr]:
+                del self._watching[hwaddr]
+
+    async def close(self) -> None:
+        """Write what was only touched, and close the database."""
+        try:
+            await self.flush()
+            await self.save_events()
+        finally:
+            self._writer.shutdown()
+            self._database.close()
+
+    async def _write_batch(self) -> None:
+        """Write what has come together while the batch before was on its way to the disk."""
+        async with self._batch_lock:
+            # A transaction costs as much as twenty sessions in it: others may come along.
+            await asyncio.sleep(GATHER_SECONDS)
+            batch, done = self._batch, self._batch_done
+            assert done is not None
+            self._batch, self._batch_done = {}, None
+            try:
+                await self._write_sessions(batch)
+                done.set_result(None)
+            except VnfsbuildError as error:
+                done.set_exception(error)
+
+    async def _write_sessions(self, sessions: Mapping[str, Session]) -> None:
+        """Write *sessions*, and in the same transaction the events that tell of them."""
+        events = self._log.take_unkept() if self._log is not None else ()
+        values = {event.id: event.value() for event in events}
+        try:
+            await self._write(lambda: self._database.save_sessions(sessions, events=values))
+        except BaseException:
+            if self._log is not None:
+                self._log.put_back(events)
+            raise
+        if self._log is not None:
+            self._log.keep(events)
+
+    async def _write(self, write: Callable[[], None]) -> None:
+        """One write after the other: the connection has one transaction."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, write)
+
+    def _index(self, node: Node) -> None:
+        self._by_name[node.name] = node.node_id
+        if node.address is not None:
+            self._by_address[node.address] = node.node_id
+        for hwaddr in node.hwaddrs:
+            self._by_hwaddr[hwaddr] = node.node_id
+
+    def _unindex(self, node: Node) -> None:
+        self._by_name.pop(node.name, None)
+        self._names_freed += 1
+        if node.address is not None and self._by_address.get(node.address) == node.node_id:
+            del self._by_address[node.address]
+        for hwaddr in node.hwaddrs:
+            self._by_hwaddr.pop(hwaddr, None)
+
+    def _forget(self, node_id: str) -> None:
+        node = self._nodes.pop(node_id)
+        self._unindex(node)
+        self._sessions.pop(node_id, None)
+        self._unwritten.pop(node_id, None)
+        self._effective.pop(node_id, None)
+        self._locks.pop(node_id, None)
+        for hwaddr in node.hwaddrs:
+            self.wake(hwaddr)
+
+
+def _changed(scopes: Scopes, settings: Change) -> Scopes:
+    """Return *scopes* with *settings* in place of what was there."""
+    defaults, capsules, groups = scopes.defaults, dict(scopes.capsules), dict(scopes.groups)
+    for (scope, subject), values in settings.items():
+        if scope == DEFAULTS:
+            defaults = values or {}
+            continue
+        held = groups if scope == GROUP else capsules
+        if values is None or (scope == CAPSULE and not values):
+            held.pop(subject, None)
+        else:
+            held[subject] = values
+    return Scopes(defaults=defaults, capsules=capsules, groups=groups)

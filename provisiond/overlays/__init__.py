@@ -1,0 +1,1 @@
+"""Overlays: folders of files and templates, rendered per node."""
