@@ -13,7 +13,7 @@ from vnfsbuild.lock import Lock, LockedPackage, LockedRepository, render_lock
 from vnfsbuild.source import pack_source
 from vnfsbuild.store.store import Store
 
-from .layer_vectors import FILES, OUT, UPPER
+from ..layer_vectors import FILES, OUT, UPPER
 
 LOWER, UPPER_LAYER = (OUT / "lower.squashfs").read_bytes(), (OUT / "upper.squashfs").read_bytes()
 

@@ -93,7 +93,7 @@ def test_there_and_back(registry, store, site, toy, api):
 
 
 def site_now():
-    from .conftest import NOW
+    from ..conftest import NOW
 
     return NOW
 

@@ -30,7 +30,7 @@ from vnfsbuild.signing.trustrules import (
 from vnfsbuild.store.store import Store
 from vnfsbuild.trust import TRUST, Rule, Trust, parse_trust, render_trust
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 DAY = 24 * 3600
 
 

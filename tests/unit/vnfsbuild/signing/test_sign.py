@@ -17,7 +17,7 @@ from vnfsbuild.signing.keys import SecretKey, find_signing_key, load_trust
 from vnfsbuild.store.store import Store
 from vnfsbuild.variation import Variation
 
-from .test_provenance import make_lock, source_of
+from ..referrers.test_provenance import make_lock, source_of
 
 TOY = parse_reference("toy")
 

@@ -10,8 +10,11 @@ import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from vnfsbuild.manifest import Descriptor
+from vnfsbuild.registry.authfiles import Login
 from vnfsbuild.registry.http import Patience, RegistryHttp
 from vnfsbuild.registry.login import Credentials
+from vnfsbuild.registry.reader import BlobReader
 from vnfsbuild.registry.repository import Repository
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -296,3 +299,52 @@ class _Handler(BaseHTTPRequestHandler):
             more = {"Link": f'</v2/{name}/referrers/{digest}?page={page + 1}>; rel="next"'}
         body = {"schemaVersion": 2, "mediaType": INDEX, "manifests": found[page : page + 1]}
         self.answer(200, json.dumps(body, indent=1).encode(), Content_Type=INDEX, **more)
+
+
+REPOSITORY = "vnfs/toy"
+
+
+def blob_of(data):
+    return Descriptor("application/octet-stream", digest_of(data), len(data))
+
+
+def put(registry, data):
+    registry.blobs[REPOSITORY, digest_of(data)] = data
+    return blob_of(data)
+
+
+def read(registry, blob, first=0, count=None, **words):
+    reader = BlobReader(registry.repository(**words), blob)
+    return b"".join(reader.read(first, blob.size_bytes - first if count is None else count))
+
+
+@contextlib.contextmanager
+def token_server(registry, login="me:s3cret", **answer):
+    """A server of tokens that wants *login*, and hands out tokens that the registry takes."""
+    with running_registry() as server:
+        server.given = []
+
+        def twist(request):
+            body = request.body().decode()
+            query = request.path.partition("?")[2]
+            asked = urllib.parse.parse_qs(query or body)
+            shown = request.headers.get("Authorization")
+            if login and shown != "Basic " + base64.b64encode(login.encode()).decode() and not body:
+                request.error(401, "DENIED")
+                return True
+            server.given.append((shown, asked))
+            token = {"token": f"good-{len(server.given)}", "expires_in": 300, **answer}
+            request.answer(200, json.dumps(token).encode(), Content_Type="application/json")
+            return True
+
+        server.twist = twist
+        registry.token_url = f"http://{server.host}/token"
+        yield server
+
+
+def login(user="me", password="s3cret", **more):
+    return lambda host, repository: Login(user=user, password=password, source="auth.json", **more)
+
+
+def sends(data, **headers):
+    return lambda request: request.answer(200, data, **headers) or True

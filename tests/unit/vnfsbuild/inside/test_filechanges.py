@@ -8,7 +8,7 @@ import pytest
 from vnfsbuild.inside.filechanges import Kind, compare_trees, find_comparable
 from vnfsbuild.inside.union import make_union
 
-from .layer_vectors import CAPABILITY, EPOCH, entry
+from ..layer_vectors import CAPABILITY, EPOCH, entry
 
 
 def union(*entries):

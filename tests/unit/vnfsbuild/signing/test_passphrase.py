@@ -15,7 +15,7 @@ from vnfsbuild.signing import keyfiles
 from vnfsbuild.signing.keyfiles import load_secret_key
 from vnfsbuild.signing.keys import make_key
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 SECRET = "correct horse battery staple"
 
 

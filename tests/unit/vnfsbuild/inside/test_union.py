@@ -10,7 +10,7 @@ from vnfsbuild.errors import InputError
 from vnfsbuild.inside.union import is_chosen, make_union, plain, resolve, shown
 from vnfsbuild.layer import make_difference, make_whiteout
 
-from .layer_vectors import entry, lower_entries, upper_entries, with_directories
+from ..layer_vectors import entry, lower_entries, upper_entries, with_directories
 
 
 def tree(*paths, **links):
