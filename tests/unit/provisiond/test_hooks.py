@@ -11,7 +11,8 @@ import pytest
 from provisiond.events.hooks import find_hooks, run_hook
 from provisiond.events.runner import NOTE, HookRunner
 
-RECORD = "cat >>{record}; echo >>{record}"
+RECORD = 'line=$(cat); printf "%s\\n" "$line" >>{record}'
+"""One write: who reads meanwhile sees all of a line, or nothing."""
 
 
 def put(directory, key, script, *, mode=0o755):
