@@ -16,8 +16,9 @@ trap 'rm -f "$log"' EXIT
 # from Debian 13 into private directories (docs/adr/0002-tools-trees.md).
 packages='apt ca-certificates debian-archive-keyring dnsmasq-base dpkg gpgv iproute2 ipxe kmod'
 packages="$packages mount openssl python3 python3-venv shellcheck tar uidmap util-linux"
-# `make test` starts servers of its own of it; the one that the package may start is not used.
-[ "${1:-all}" = python ] || packages="$packages postgresql"
+# `make test` starts PostgreSQL servers of its own (the one that the package may start is not used),
+# logs in to nodes in rescue, and starts one in 1970. `make bench` packs as others do, too.
+[ "${1:-all}" = python ] || packages="$packages cpio libfaketime openssh-client pigz postgresql"
 
 die() {
     echo "setup: $1" >&2

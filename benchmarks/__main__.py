@@ -10,12 +10,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import harness, provisiond_blobs, provisiond_nodes, throughput, updates
+from benchmarks import (
+    harness,
+    provisiond_blobs,
+    provisiond_nodes,
+    rebuild,
+    throughput,
+    updates,
+)
 from vnfsbuild.places import find_places
 
 OF_CAPSULES = {"throughput": throughput.measure, "updates": updates.measure}
 OF_THE_SERVER = {"blobs": provisiond_blobs.measure, "nodes": provisiond_nodes.measure}
-PARTS = (*OF_CAPSULES, *OF_THE_SERVER)
+OF_BUILDS = {"rebuild": rebuild.measure}
+PARTS = (*OF_CAPSULES, *OF_BUILDS, *OF_THE_SERVER)
 
 
 def main() -> None:
@@ -44,6 +52,8 @@ def main() -> None:
             print(f"\n{part}: measuring, load of the machine {load:.1f}", flush=True)
             if part in OF_CAPSULES:
                 figures += OF_CAPSULES[part](capsules, work)
+            elif part in OF_BUILDS:
+                figures += OF_BUILDS[part](work)
             elif part == "nodes":
                 figures += provisiond_nodes.measure(work, options.nodes)
             else:

@@ -2,17 +2,21 @@
 
 It holds provisiond's agent and protocol and our floor 0, and nothing else. vnfsbuild does not
 import provisiond: the sources are found, not loaded. Stored, not compressed: initrd and squashfs
-compress it better, and a node starts it sooner.
+compress it better, and a node starts it sooner. In a capsule each source has its compiled form
+beside it, for the capsule's Python; another Python takes the source.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from vnfsbuild.errors import VnfsbuildError
+from vnfsbuild.initrd.python import compile_modules
 
 FLOOR_0 = (
     "__init__",
@@ -26,6 +30,9 @@ FLOOR_0 = (
     "verify",
 )
 
+CARRIED = ("__init__", "planned", "protocol", "tasks", "wire")
+"""What the agent carries of provisiond, besides itself."""
+
 START = b'''"""Starts the agent; what follows in this archive does the work."""
 
 import sys
@@ -35,6 +42,8 @@ from provisiond.agent.__main__ import main
 sys.exit(main())
 '''
 
+PLACE = "/usr/lib/vnfs/agent.pyz"
+PYTHON = "usr/bin/python3"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The first moment that a zip file can name."""
 
@@ -47,7 +56,7 @@ def agent_sources() -> dict[str, Path]:
     """
     ours, theirs = _package("vnfsbuild"), _package("provisiond")
     files = {f"vnfsbuild/{name}.py": ours / f"{name}.py" for name in FLOOR_0}
-    files |= {f"provisiond/{name}.py": theirs / f"{name}.py" for name in ("__init__", "protocol")}
+    files |= {f"provisiond/{name}.py": theirs / f"{name}.py" for name in CARRIED}
     files |= {f"provisiond/agent/{path.name}": path for path in (theirs / "agent").glob("*.py")}
     return dict(sorted(files.items()))
 
@@ -65,6 +74,27 @@ def render_agent() -> bytes:
         raise VnfsbuildError(
             f"{error.filename}: {error.strerror}", hint="install vnfsbuild again, whole"
         ) from error
+    return _render(contents)
+
+
+def compile_agent(root: Path, agent: bytes) -> bytes:
+    """Return *agent* with its modules compiled by the Python of *root*; as it is where is none.
+
+    Raises:
+        ToolError: a module cannot be compiled.
+    """
+    if not os.path.lexists(root / PYTHON):
+        return agent
+    with zipfile.ZipFile(io.BytesIO(agent)) as file:
+        contents = {name: file.read(name) for name in file.namelist()}
+    compiled = compile_modules(root, agent, place=PLACE)
+    # Only modules that are imported: what is run is looked for as source.
+    compiled.pop("__main__.pyc", None)
+    start = contents.pop("__main__.py")
+    return _render({"__main__.py": start, **dict(sorted((contents | compiled).items()))})
+
+
+def _render(contents: Mapping[str, bytes]) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for name, data in contents.items():

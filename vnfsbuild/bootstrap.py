@@ -11,6 +11,7 @@ from pathlib import Path
 from vnfsbuild.agentzip import render_agent
 from vnfsbuild.build import KERNEL, BuiltCapsule, Kind, build_artifact, keep_kernel
 from vnfsbuild.initrd.bootstrap import build_bootstrap_initrd
+from vnfsbuild.initrd.drivers import build_drivers
 from vnfsbuild.manifest import BOOTSTRAP
 from vnfsbuild.places import Places
 from vnfsbuild.stages import Job, Made, make_tree
@@ -34,20 +35,20 @@ def build_bootstrap(
         InputError: recipe, lock or key cannot be used as they are.
         VnfsbuildError: packages cannot be had, or a stage failed; the store is as it was.
     """
-    kind = Kind(artifact_type=BOOTSTRAP, layers=(), make_payloads=make_payloads)
+    kind = Kind(artifact_type=BOOTSTRAP, make_payloads=make_payloads)
     return build_artifact(
         kind, recipe_dir, places, timings=timings, key_name=key_name, with_packages=with_packages
     )
 
 
 def make_payloads(job: Job) -> Made:
-    """Return what *job* becomes, as root: tree and initrd.
+    """Return what *job* becomes, as root: tree, initrd, and the drivers that are not in it.
 
     Raises:
         VnfsbuildError: a stage failed.
     """
     timings = Timings()
-    root = make_tree(job, agent=None, timings=timings)
+    root = make_tree(job, timings=timings)
     version = keep_kernel(root, job)
     initrd = job.workspace / "initrd"
     with timings.stage("initrd"):
@@ -55,10 +56,14 @@ def make_payloads(job: Job) -> Made:
         build_bootstrap_initrd(
             root, job.tools_tree, version, initrd, recipe_dir=directory, agent=render_agent()
         )
+    with timings.stage("drivers"):
+        out = job.workspace / "drivers.cpio"
+        drivers = build_drivers(root, job.tools_tree, version, out, recipe_dir=directory)
     return Made(
         kernel_version=version,
         kernel=job.workspace / KERNEL,
         initrd=initrd,
         layers=(),
         seconds=timings.seconds,
+        drivers=drivers,
     )

@@ -20,16 +20,22 @@ from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.lock import LockedBuilder
 
 MODULES = (
+    "agentzip",
     "bootstrap",
     "build",
+    "distributions",
+    "essential",
     "fields",
     "idmap",
     "initrd/archive",
     "initrd/bootstrap",
     "initrd/capsule",
+    "initrd/drivers",
     "initrd/elf",
     "initrd/kmod",
+    "initrd/modinfo",
     "initrd/pyclosure",
+    "initrd/pycompile",
     "initrd/python",
     "inputs",
     "install",
@@ -42,18 +48,26 @@ MODULES = (
     "pack/erofs",
     "pack/squashfs",
     "pack/stream",
+    "payloads",
     "recipe",
     "recipefiles",
+    "rpmdb",
     "sandbox",
     "scripts",
     "seal",
     "source",
+    "sources/createrepo",
     "sources/deb",
+    "sources/rpmfile",
     "stages",
     "standin",
+    "storedtree",
     "tools",
     "toolstree",
     "tree",
+    "treelist",
+    "trees",
+    "unpacked",
     "users",
 )
 """What decides bytes: what a recipe's words mean, what mkosi is told, which rules a tree is brought
@@ -123,10 +137,10 @@ def normalise_source(source: bytes) -> bytes:
     text = source.decode("utf-8")
     tree = ast.parse(text)
     lines = dict(enumerate(text.split("\n"), 1))
-    strings = _find_string_lines(tree)
+    docstrings, strings = _find_strings(tree)
     for row, column in _find_comments(text):
         lines[row] = lines[row][:column].rstrip()
-    for rows, alone in _find_docstrings(tree):
+    for rows, alone in docstrings:
         first = lines[rows[0]]
         lines[rows[0]] = first[: len(first) - len(first.lstrip())] + "..." if alone else ""
         for row in rows[1:]:
@@ -140,28 +154,26 @@ def normalise_source(source: bytes) -> bytes:
     return "".join(f"{line}\n" for line in kept).encode()
 
 
-def _find_docstrings(tree: ast.Module) -> list[tuple[range, bool]]:
-    """Return the lines of each string that is a statement, and whether its block has no other."""
-    return [
-        (_lines_of(node), len(block) == 1)
-        for parent in ast.walk(tree)
-        for block in [getattr(parent, "body", None)]
-        if isinstance(block, list)
-        for node in block
-        if isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    ]
+def _find_strings(tree: ast.Module) -> tuple[list[tuple[range, bool]], set[int]]:
+    """Return the lines of each string that is a statement, and whether its block has no other.
 
-
-def _find_string_lines(tree: ast.Module) -> set[int]:
-    """Return the lines of all strings: a blank line in one is part of it."""
-    return {
-        row
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant | ast.JoinedStr)
-        for row in _lines_of(node)
-    }
+    And the lines of all strings: a blank line in one is part of it.
+    """
+    docstrings: list[tuple[range, bool]] = []
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant | ast.JoinedStr):
+            lines.update(_lines_of(node))
+        found = getattr(node, "body", None)
+        block = found if isinstance(found, list) else []
+        for one in block:
+            if (
+                isinstance(one, ast.Expr)
+                and isinstance(one.value, ast.Constant)
+                and isinstance(one.value.value, str)
+            ):
+                docstrings.append((_lines_of(one), len(block) == 1))
+    return docstrings, lines
 
 
 def _lines_of(node: ast.expr | ast.stmt) -> range:

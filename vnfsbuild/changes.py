@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import zip_longest
 
 from vnfsbuild.lock import Lock, LockedPackage
+from vnfsbuild.rpmversion import compare_rpm_versions
 
 
 class Kind(StrEnum):
@@ -110,7 +111,9 @@ def _compare(
 def _kind_of(was: LockedPackage | None, will: LockedPackage | None) -> Kind | None:
     if was is None or will is None:
         return Kind.ADDED if was is None else Kind.REMOVED
-    order = compare_versions(was.version, will.version)
+    rpm = any(item.path.endswith(".rpm") for item in (was, will))
+    compare = compare_rpm_versions if rpm else compare_versions
+    order = compare(was.version, will.version)
     if order:
         return Kind.UP if order < 0 else Kind.DOWN
     return Kind.OTHER_BYTES if was.sha256 != will.sha256 else None

@@ -26,6 +26,7 @@ INTERRUPTED = 130
 VERBS = {
     "bootstrap": ("bootstrap", "Build the bootstrap OS, which nodes run before their capsule."),
     "build": ("build", "Build the capsule of RECIPE, sign it, and add it to the store."),
+    "cache": ("cache", "Show and trim what came out of stages, kept for the next build."),
     "cat": ("cat", "Write the content of a file of a capsule."),
     "delete": ("delete", "Delete capsules that nobody needs any more."),
     "diff": ("diff", "Show what changed from one capsule to another."),

@@ -13,7 +13,7 @@ from vnfsbuild.digest import digest_of_stream
 from vnfsbuild.errors import VerificationError
 from vnfsbuild.inside.union import type_of
 from vnfsbuild.layer import Entry
-from vnfsbuild.manifest import INITRD, LAYER_TYPES, SOURCE
+from vnfsbuild.manifest import DRIVERS, INITRD, LAYER_TYPES, SOURCE
 from vnfsbuild.unpack.archives import Archive
 from vnfsbuild.unpack.layers import Layer, open_layer
 from vnfsbuild.unpack.piece import Piece
@@ -71,7 +71,7 @@ def _open(path: Path, media_type: str, tools: Path) -> Iterator[Layer | Archive 
         )
         if media_type in LAYER_TYPES:
             yield open_layer(piece, media_type, find_tools=lambda: tools)
-        elif media_type in (INITRD, SOURCE):
+        elif media_type in (DRIVERS, INITRD, SOURCE):
             yield Archive(piece, media_type)
         else:
             yield None

@@ -13,7 +13,7 @@ from vnfsbuild.digest import short
 from vnfsbuild.dsse import KeyId
 from vnfsbuild.errors import VerificationError
 from vnfsbuild.listing import render_size, render_table
-from vnfsbuild.manifest import BOOTSTRAP, INITRD, KERNEL, LAYER_TYPES, SOURCE
+from vnfsbuild.manifest import BOOTSTRAP, LAYER_TYPES, ROLES
 from vnfsbuild.referrers.attachment import PACKAGE_SET, SBOM
 from vnfsbuild.store.index import StoredCapsule
 from vnfsbuild.transfer.chunks import MEDIA_TYPE as CHUNKS
@@ -21,7 +21,6 @@ from vnfsbuild.trust import Trust
 
 LIST_HEADER = ("NAME", "SERIAL", "TAGS", "DIGEST", "SIZE", "SIGNED-BY", "KERNEL")
 
-ROLES = {SOURCE: "source", KERNEL: "kernel", INITRD: "initrd"}
 BESIDE = {PACKAGE_SET: "package set", SBOM: "SBOM", CHUNKS: "chunk index"}
 """Artifact type of what is attached to a capsule → what people call it."""
 

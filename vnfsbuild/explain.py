@@ -9,11 +9,10 @@ from pathlib import Path
 from vnfsbuild import tools
 from vnfsbuild.compare import CONTENT, Difference, Item, compare_items
 from vnfsbuild.contents import WHOLE, extract_file, list_payload
-from vnfsbuild.manifest import INITRD, KERNEL, LAYER_TYPES, SOURCE, Descriptor
+from vnfsbuild.manifest import LAYER_TYPES, ROLES, Descriptor
 from vnfsbuild.original import Original
 
 CONFIG = "config"
-ROLES = {SOURCE: "source", KERNEL: "kernel", INITRD: "initrd"}
 DIFFOSCOPE = "diffoscope"
 MAX_LINES = 60
 """Of diffoscope's words: it has many."""

@@ -12,11 +12,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vnfsbuild import tools
+from vnfsbuild.distributions import is_rpm
 from vnfsbuild.errors import VnfsbuildError
 from vnfsbuild.inputs import InstallInputs
 from vnfsbuild.lock import LockedPackage
 from vnfsbuild.mkosi_config import OUTPUT, MkosiPlaces, render_mkosi
+from vnfsbuild.packages import is_rpm_file
+from vnfsbuild.rpmdb import settle_database
 from vnfsbuild.sandbox import HOST_NAME, MKOSI, SET_HOST_NAME
+from vnfsbuild.sources.createrepo import index_directory
+from vnfsbuild.users import CLOSED
 
 
 def mkosi_argv(places: MkosiPlaces) -> list[str]:
@@ -53,20 +58,29 @@ def render_repository(
     )
 
 
-def write_repository(directory: Path, packages: Mapping[LockedPackage, tuple[Path, str]]) -> None:
+def write_repository(
+    directory: Path, packages: Mapping[LockedPackage, tuple[Path, str]], *, tree: Path
+) -> None:
     """Make *directory* a repository of *packages*: package → its file and its stanza.
 
-    It holds these and nothing else, for the solver takes what it finds.
+    It holds these and nothing else, for the solver takes what it finds. *tree* is the tools tree.
     """
     directory.mkdir(parents=True)
     for package, (path, _) in packages.items():
         _link(path, directory / file_name(package))
+    if any(is_rpm_file(package) for package in packages):
+        index_directory(directory, tree=tree, epoch=0)
+        return
     text = render_repository({package: stanza for package, (_, stanza) in packages.items()})
     (directory / "Packages").write_text(text, encoding="utf-8")
 
 
 def file_name(package: LockedPackage) -> str:
     """Return the name of the file of *package* in a flat repository."""
+    if is_rpm_file(package):
+        # Metadata gives it as part of an URL.
+        version = package.version.replace(":", "_")
+        return f"{package.name}-{version}.{package.architecture}.rpm"
     version = package.version.replace(":", "%3a")
     return f"{package.name}_{version}_{package.architecture}.deb"
 
@@ -101,6 +115,9 @@ def build_install(
         if copy.name != OUTPUT:
             copy.unlink()
     shutil.rmtree(places.scratch, ignore_errors=True)
+    if is_rpm(inputs.distribution):
+        with umask(0o022):
+            settle_database(places.output / OUTPUT, inputs.packages, tree=places.tools)
     return places.output / OUTPUT
 
 
@@ -124,6 +141,8 @@ def _write_config(
         target = places.config / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
+        if path.endswith(CLOSED):
+            target.chmod(0o640)
     for directory in (places.output, places.scratch, places.package_cache):
         directory.mkdir(parents=True, exist_ok=True)
 

@@ -66,6 +66,35 @@ def split_layers(entries: Sequence[Entry], *, exclude: Sequence[str]) -> dict[st
     }
 
 
+def split_difference(
+    lower: Sequence[Entry], upper: Sequence[Entry], *, epoch: int
+) -> tuple[dict[str, list[Entry]], bool]:
+    """Return the layers that, laid over those of the whole tree *lower*, make it *upper*.
+
+    Name → entries; a layer in which nothing would be is left out. The second value tells whether
+    *upper* has the modules of another kernel: its layer of modules is then a whole one, and takes
+    the place of all below.
+    """
+    without = (f"{MODULES}/*", f"{BOOT}/*")
+    trees = [keep_below(tree, MODULES) for tree in (lower, upper)]
+    kernels = [_list_kernels(tree) for tree in trees]
+    replaced = bool(kernels[1]) and not kernels[0] & kernels[1]
+    found = {
+        "rootfs": make_difference(
+            leave_out(lower, without), leave_out(upper, without), epoch=epoch
+        ),
+        "modules": trees[1] if replaced else make_difference(*trees, epoch=epoch),
+    }
+    return {name: entries for name, entries in found.items() if entries}, replaced
+
+
+def _list_kernels(entries: Iterable[Entry]) -> set[str]:
+    # By their files: a directory may be left of a kernel that went.
+    depth = len(MODULES.split("/"))
+    paths = (entry.path.split("/") for entry in entries if stat.S_ISREG(entry.mode))
+    return {parts[depth] for parts in paths if len(parts) > depth + 1}
+
+
 def leave_out(entries: Iterable[Entry], patterns: Sequence[str]) -> list[Entry]:
     """Return *entries* without what *patterns* match, and all that is below it.
 

@@ -6,6 +6,7 @@ All paths are followed inside the tree, through its own links and never out of i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,8 @@ from vnfsbuild.sandbox import tree_argv
 
 AGENT = "usr/lib/vnfs/agent.pyz"
 UNITS = "usr/lib/systemd/system"
+SELINUX = "etc/selinux/config"
+_SELINUX = re.compile(r"^SELINUX=.*$", re.MULTILINE)
 
 AGENT_UNIT = """\
 [Unit]
@@ -27,6 +30,8 @@ After=network.target systemd-networkd.service NetworkManager.service networking.
 [Service]
 Type=exec
 ExecStart=/usr/bin/python3 -I -S /usr/lib/vnfs/agent.pyz run
+# What it has begun, a task say, goes on when it is started anew.
+KillMode=process
 Restart=always
 RestartSec=5
 
@@ -72,6 +77,8 @@ def apply_local(
         copy_files(directory / recipe.copy, root)
     for item in recipe.write:
         write_file(root, item)
+    if recipe.selinux:
+        set_selinux(root, recipe.selinux)
     apply_services(root, recipe.services, tools_tree=tools_tree)
 
 
@@ -113,6 +120,14 @@ def write_file(root: Path, item: WrittenFile) -> None:
     # The owner first: changing it takes the set-user-id bit away.
     os.chown(target, uid, gid)
     target.chmod(item.mode)
+
+
+def set_selinux(root: Path, mode: str) -> None:
+    """Let SELinux be in *mode* when a node of the tree *root* boots; the kernel is told, too."""
+    path = place_in(root, SELINUX)
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        path.write_text(_SELINUX.sub(f"SELINUX={mode}", text), encoding="utf-8")
 
 
 def services_argv(verb: str, units: tuple[str, ...], *, root: Path) -> list[str]:

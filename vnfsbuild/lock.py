@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vnfsbuild.digest import Digest
+from vnfsbuild.digest import Digest, digest_of
 from vnfsbuild.fields import Faults, Table, parse_toml
+from vnfsbuild.origins import METADATA, PACKAGES_ONLY
 
 VERSION = 1
 MAX_BYTES = 16 * 1024 * 1024
@@ -60,6 +61,8 @@ class LockedRepository:
     metadata: Digest
     epoch: int
     """the date that the metadata gives itself"""
+    trust: str = METADATA
+    """what was signed: the metadata, or only each package"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +88,17 @@ class LockedBuilder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LockedBase:
+    """The lock of the recipe that another one is built upon."""
+
+    name: str
+    """of its capsule"""
+    serial: int
+    digest: Digest
+    """of the lock's text, which names the base's own base likewise"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lock:
     """What a recipe meant when it was locked."""
 
@@ -103,6 +117,10 @@ class Lock:
     builder: LockedBuilder | None = None
     """None in locks of versions that named none: those are stale"""
     recipe_keys: tuple[LockedKey, ...] = ()
+    base: LockedBase | None = None
+    """what *packages* are laid over; the tools are the base's, and *tools* is empty"""
+    removed: tuple[str, ...] = ()
+    """packages of the base that go"""
 
 
 def render_lock(lock: Lock) -> str:
@@ -116,6 +134,7 @@ def render_lock(lock: Lock) -> str:
         f"release = {_quote(lock.release)}",
         f"architecture = {_quote(lock.architecture)}",
         f"recipe = {_quote(lock.recipe)}",
+        *_render_base(lock),
         *_render_builder(lock.builder),
         *_render_rows(
             "recipe_keys", ({"key": k.key, "digest": k.digest} for k in lock.recipe_keys)
@@ -150,6 +169,8 @@ def parse_lock(text: str, *, where: str) -> Lock:
         packages=tuple(_read_package(table) for table in top.tables("packages")),
         tools=tuple(_read_package(table) for table in top.tables("tools")),
         builder=_read_builder(top.table("builder")) if top.has("builder") else None,
+        base=_read_base(top.table("base")) if top.has("base") else None,
+        removed=top.texts("removed"),
     )
     _validate_packages(top, lock)
     top.close()
@@ -160,6 +181,30 @@ def parse_lock(text: str, *, where: str) -> Lock:
 def sort_packages(packages: Iterable[LockedPackage]) -> tuple[LockedPackage, ...]:
     """Return *packages* in the order in which a lock has them."""
     return tuple(sorted(packages, key=lambda item: (item.name, item.architecture, item.version)))
+
+
+def digest_of_lock(lock: Lock) -> Digest:
+    """Return the digest that a lock upon *lock* names."""
+    return digest_of(render_lock(lock).encode())
+
+
+def lay_over(locks: Sequence[Lock]) -> Lock:
+    """Return what a chain of *locks*, the undermost first, means as a whole.
+
+    It is the uppermost one, with all packages that its tree has, their repositories, and the tools.
+    """
+    found: dict[str, LockedPackage] = {}
+    for lock in locks:
+        for name in lock.removed:
+            found.pop(name, None)
+        found |= {item.name: item for item in lock.packages}
+    repositories = {item.id: item for lock in locks for item in lock.repositories}
+    return replace(
+        locks[-1],
+        packages=sort_packages(found.values()),
+        tools=locks[0].tools,
+        repositories=tuple(repositories[name] for name in sorted(repositories)),
+    )
 
 
 def _validate_packages(top: Table, lock: Lock) -> None:
@@ -183,6 +228,14 @@ def _validate_packages(top: Table, lock: Lock) -> None:
                 top.fault(where, f"{item.repository!r} is not among repositories")
 
 
+def _render_base(lock: Lock) -> list[str]:
+    if lock.base is None:
+        return []
+    row = {"name": lock.base.name, "serial": lock.base.serial, "digest": lock.base.digest}
+    removed = [f"removed = {_quote(list(lock.removed))}"] if lock.removed else []
+    return [f"base = {_render_row(row)}", *removed]
+
+
 def _render_builder(builder: LockedBuilder | None) -> list[str]:
     if builder is None:
         return []
@@ -202,6 +255,7 @@ def _render_repository(item: LockedRepository) -> dict[str, Any]:
         "keys": list(item.keys),
         "metadata": item.metadata,
         "epoch": item.epoch,
+        **({"trust": item.trust} if item.trust != METADATA else {}),
     }
 
 
@@ -230,6 +284,16 @@ def _render_row(row: dict[str, Any]) -> str:
 def _quote(value: Any) -> str:
     # JSON's strings, numbers and lists are TOML's too, but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _read_base(table: Table) -> LockedBase:
+    found = LockedBase(
+        name=table.text("name"),
+        serial=table.number("serial", least=1, most=_MOST),
+        digest=Digest(table.matching("digest", _DIGEST, "a digest")),
+    )
+    table.close()
+    return found
 
 
 def _read_builder(table: Table) -> LockedBuilder:
@@ -267,9 +331,10 @@ def _read_repository(table: Table) -> LockedRepository:
         keys=table.texts("keys", _FINGERPRINT, "a key's fingerprint"),
         metadata=Digest(table.matching("metadata", _DIGEST, "a digest")),
         epoch=table.number("epoch", most=_MOST),
+        trust=table.text("trust", METADATA, choices=(METADATA, PACKAGES_ONLY)),
     )
     if not found.keys:
-        table.fault("keys", "missing: nobody signed the metadata")
+        table.fault("keys", "missing: nobody signed the metadata, nor the packages")
     table.close()
     return found
 

@@ -25,11 +25,15 @@ ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 SOURCE = "application/vnd.vnfs.source.v1.tar"
 KERNEL = "application/vnd.vnfs.kernel.v1"
 INITRD = "application/vnd.vnfs.initrd.v1.cpio+zstd"
+DRIVERS = "application/vnd.vnfs.drivers.v1.cpio"
 LAYER_SQUASHFS = "application/vnd.vnfs.layer.v1.squashfs"
 LAYER_EROFS = "application/vnd.vnfs.layer.v1.erofs"
 
 LAYER_TYPES = {LAYER_SQUASHFS: "squashfs", LAYER_EROFS: "erofs"}
 """Media type of a layer → file system that a node mounts it as."""
+
+ROLES = {SOURCE: "source", KERNEL: "kernel", INITRD: "initrd", DRIVERS: "drivers"}
+"""Media type of a payload that is no layer → what it is called."""
 
 MAX_METADATA_BYTES = 4 * 1024 * 1024
 """No manifest, config, index or envelope is larger; a reader need not hold more."""
@@ -54,7 +58,8 @@ class Manifest:
     artifact_type: str
     config: Descriptor
     payloads: Tuple[Descriptor, ...]
-    """source, kernel, initrd, then the layers, the undermost first."""
+    """source, kernel, initrd, then the layers, the undermost first; a bootstrap has none, and may
+    have more drivers beside its initrd."""
 
     def payload(self, media_type: str) -> Descriptor:
         """Return the one payload of *media_type*.
@@ -66,6 +71,11 @@ class Manifest:
         if len(found) != 1:
             raise VerificationError(f"manifest: {len(found)} payloads {media_type}, expected one")
         return found[0]
+
+    @property
+    def drivers(self) -> Optional[Descriptor]:
+        """A bootstrap's drivers that are not in its initrd; none, when there are no such."""
+        return next((item for item in self.payloads if item.media_type == DRIVERS), None)
 
     @property
     def layers(self) -> Tuple[Descriptor, ...]:
@@ -151,7 +161,7 @@ def parse_manifest(data: bytes, *, where: str = "manifest") -> Manifest:
     Raises:
         VerificationError: any other text than :func:`render_manifest` writes, an unknown artifact
             type, payloads in another order than source, kernel, initrd, layers, a capsule without
-            a layer or a bootstrap with one, or a blob with two sizes.
+            a layer, a bootstrap with more than drivers after its initrd, or a blob with two sizes.
     """
     value = parse_json(data, where=where)
     layers = value.get("layers")
@@ -179,13 +189,12 @@ def _require_payloads(manifest: Manifest, *, where: str) -> None:
             f"{where}: found a config {manifest.config.media_type!r}, expected {CONFIG!r}"
         )
     kinds = [payload.media_type for payload in manifest.payloads]
-    layers = [kind for kind in kinds[3:] if kind in LAYER_TYPES]
-    wanted = "at least one layer" if manifest.artifact_type == CAPSULE else "no layer"
-    if (
-        kinds[:3] != [SOURCE, KERNEL, INITRD]
-        or len(layers) != len(kinds[3:])
-        or bool(layers) != (manifest.artifact_type == CAPSULE)
-    ):
+    rest = kinds[3:]
+    if manifest.artifact_type == CAPSULE:
+        wanted, fits = "at least one layer", bool(rest) and set(rest) <= set(LAYER_TYPES)
+    else:
+        wanted, fits = "drivers or nothing more", rest in ([], [DRIVERS])
+    if kinds[:3] != [SOURCE, KERNEL, INITRD] or not fits:
         raise VerificationError(
             f"{where}: found payloads {', '.join(kinds) or 'none'}; "
             f"expected source, kernel, initrd, {wanted}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vnfsbuild.distributions import is_rpm, major_of
 from vnfsbuild.inputs import InstallInputs
 
 OUTPUT = "root"
@@ -58,10 +59,7 @@ def render_mkosi(inputs: InstallInputs, places: MkosiPlaces) -> dict[str, str]:
     """Return mkosi's configuration: path below its directory → text."""
     return {
         "mkosi.conf": _render_conf(inputs, places),
-        # A file of this name replaces mkosi's own sources, whole.
-        "mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources": (
-            f"Types: deb\nURIs: file://{places.repository}\nSuites: ./\nTrusted: yes\n"
-        ),
+        **_render_sources(inputs, places),
         **{
             f"mkosi.skeleton/{path}": ""
             for package in inputs.packages
@@ -70,11 +68,25 @@ def render_mkosi(inputs: InstallInputs, places: MkosiPlaces) -> dict[str, str]:
     }
 
 
+def _render_sources(inputs: InstallInputs, places: MkosiPlaces) -> dict[str, str]:
+    # Files of these names replace mkosi's own sources, whole.
+    if is_rpm(inputs.distribution):
+        text = (
+            f"[vnfsbuild]\nname=vnfsbuild\nbaseurl=file://{places.repository}\nenabled=1\n"
+            # What the lock has was verified; which streams are meant, the lock has decided.
+            "gpgcheck=0\nrepo_gpgcheck=0\nmodule_hotfixes=1\n"
+        )
+        return {"mkosi.sandbox/etc/yum.repos.d/mkosi.repo": text}
+    text = f"Types: deb\nURIs: file://{places.repository}\nSuites: ./\nTrusted: yes\n"
+    return {"mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources": text}
+
+
 def _render_conf(inputs: InstallInputs, places: MkosiPlaces) -> str:
     sections = {
         "Distribution": {
             "Distribution": inputs.distribution,
-            "Release": inputs.release,
+            # Of a point release mkosi knows no key, nor does it need one.
+            "Release": major_of(inputs.release) if is_rpm(inputs.distribution) else inputs.release,
             "Architecture": inputs.architecture.replace("_", "-"),
             # Makes mkosi show the directory to apt inside its sandbox.
             "LocalMirror": f"file://{places.repository}",
@@ -98,10 +110,15 @@ def _render_conf(inputs: InstallInputs, places: MkosiPlaces) -> str:
             "WithDocs": "no",
             "WithRecommends": "yes" if inputs.recommends else "no",
             "CleanPackageMetadata": "no",
-            "Packages": "".join(f"\n    {name}" for name in inputs.wanted),
+            **({"BaseTrees": inputs.base} if inputs.base else {}),
+            "Packages": "".join(f"\n    {name}" for name in _list_words(inputs)),
         },
     }
     return "\n".join(
         f"[{section}]\n" + "".join(f"{key}={value}\n" for key, value in settings.items())
         for section, settings in sections.items()
     )
+
+
+def _list_words(inputs: InstallInputs) -> tuple[str, ...]:
+    return (*inputs.wanted, *(f"{name}-" for name in inputs.removed))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vnfsbuild import rpmlock
 from vnfsbuild.builder import find_builder
+from vnfsbuild.distributions import is_rpm, tools_kind
 from vnfsbuild.errors import InputError
 from vnfsbuild.inputs import find_stale
 from vnfsbuild.lock import (
     Lock,
+    LockedBase,
     LockedPackage,
     LockedRepository,
     sort_packages,
 )
-from vnfsbuild.packages import find_stanza, save_stanza
+from vnfsbuild.packages import find_stanza, is_rpm_file, save_stanza
 from vnfsbuild.recipe import FILE, Recipe
 from vnfsbuild.recipefiles import LoadedRecipe, find_local_packages
 from vnfsbuild.sources import deb
@@ -50,6 +52,7 @@ from vnfsbuild.toolstree import (
     make_verifier,
     renew_tools_tree,
 )
+from vnfsbuild.unknown import tell_unknown as tell_unknown  # part of what this offers
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +83,26 @@ class Request:
     allow_older: bool = False
     """whether metadata may be older than the lock's"""
     now: int
+    bases: tuple[Lock, ...] = ()
+    """the locks of what it is built upon, the undermost first"""
+    base: LockedBase | None = None
+    """what the new lock says of the last of them"""
     progress: Callable[[str], None] = logger.info
 
     @property
     def recipe(self) -> Recipe:
         """The recipe."""
         return self.loaded.recipe
+
+    @property
+    def rpm(self) -> bool:
+        """Whether the packages are of RPM's kind."""
+        return is_rpm(self.recipe.distribution.id)
+
+    @property
+    def tools_kind(self) -> str:
+        """What kind of tools tree it is built by."""
+        return tools_kind(self.recipe.distribution.id)
 
     @property
     def wish(self) -> Wish:
@@ -119,7 +136,7 @@ def make_lock(request: Request) -> Lock:
     made = _find_without_network(request) or _make_from_repositories(request)
     if before is None:
         return made
-    if _is_same_content(made, before):
+    if is_same_content(made, before):
         # Newer metadata that changes no package is no reason for another capsule.
         made = replace(made, repositories=before.repositories, epoch=before.epoch)
     return before if made == before else replace(made, serial=before.serial + 1)
@@ -136,27 +153,37 @@ def _find_without_network(request: Request) -> Lock | None:
     # What is only recommended would silently stay away where it is not locked yet.
     if before is None or request.update != KEEP or recipe.packages.recommends:
         return None
-    if not _has_same_repositories(before, request):
+    if not has_same_repositories(before, request):
         return None
-    kept = _find_kept_choices(request, before.packages, ())
-    kept_tools = _find_kept_choices(request, before.tools, ())
+    kept_tools = find_kept_choices(request, before.tools, ())
     if len(kept_tools) < len(before.tools):
         return None
-    tree = find_programs_tree(request.cache)
+    tree = None if request.rpm else find_programs_tree(request.cache)
     if tree is None:
         origin = make_origin(recipe, request.loaded.directory)
-        tree = ensure_locked_tree("build", request.cache, before.tools, origin=origin)
-    supply = Supply(local=_load_local(request), kept=kept)
-    found = find_kept(request.wish, supply, make_solver(request.cache, request.architecture, tree))
-    tools = find_kept_tools("build", kept_tools, tree=tree, cache=request.cache)
+        tree = ensure_locked_tree(request.tools_kind, request.cache, before.tools, origin=origin)
+    found = _find_kept_packages(request, before, tree)
+    tools = find_kept_tools(request.tools_kind, kept_tools, tree=tree, cache=request.cache)
     if found is None or tools is None:
         return None
     request.progress("lock: all that is wanted is locked already: no repository is asked")
     return _make(request, found, tools, before.repositories, before.epoch)
 
 
+def _find_kept_packages(
+    request: Request, before: Lock, tree: Path
+) -> Sequence[LockedPackage] | None:
+    if request.rpm:
+        return rpmlock.find_kept_rpms(_want_rpms(request, tree))
+    kept = find_kept_choices(request, before.packages, ())
+    supply = Supply(local=load_local(request), kept=kept)
+    solver = make_solver(request.cache, request.architecture, tree)
+    found = find_kept(request.wish, supply, solver)
+    return [item.package for item in found] if found is not None else None
+
+
 def _make_from_repositories(request: Request) -> Lock:
-    repositories, of_tools = _choose_repositories(request)
+    repositories, of_tools = choose_repositories(request)
     merged = {item.id: item for item in (*of_tools, *repositories)}
     before = request.before
     oldest = {} if request.allow_older or before is None else before.repositories
@@ -170,27 +197,63 @@ def _make_from_repositories(request: Request) -> Lock:
         proxies=capture_proxies(),
         progress=request.progress,
     )
-    tools, tree = _choose_tools(request, _only(verified, of_tools))
+    tools, tree = _choose_tools(request, keep_only(verified, of_tools))
+    rows = [make_row(item) for item in verified]
+    if request.rpm:
+        packages, more = rpmlock.choose_rpms(_want_rpms(request, tree), make_verifier(tree))
+        rows += more
+    else:
+        packages = _choose_debs(request, verified, keep_only(verified, repositories), tree)
+    request.progress(f"lock: {len(packages)} packages")
+    rows.sort(key=lambda item: item.id)
+    return _make(request, packages, tools, tuple(rows), max(item.epoch for item in rows))
+
+
+def _choose_debs(
+    request: Request, verified: Sequence[Verified], own: tuple[Verified, ...], tree: Path
+) -> tuple[LockedPackage, ...]:
+    before = request.before
     supply = Supply(
-        verified=_only(verified, repositories),
-        local=_load_local(request),
-        kept=_find_kept_choices(request, before.packages, verified) if before else (),
+        verified=own,
+        local=load_local(request),
+        kept=find_kept_choices(request, before.packages, verified) if before else (),
     )
     found = _solve(request, supply, tree)
     for item in found:
         save_stanza(request.cache, item.package, item.stanza)
-    request.progress(f"lock: {len(found)} packages")
-    rows = tuple(_make_row(item) for item in sorted(verified, key=lambda item: item.repository.id))
-    return _make(request, found, tools, rows, max(item.epoch for item in rows))
+    return tuple(item.package for item in found)
 
 
-def _choose_repositories(
+def _want_rpms(request: Request, tree: Path) -> rpmlock.Wanted:
+    """Return what dnf is asked for, with as much of the lock before as shall stay."""
+    before, update = request.before, request.update
+    staying = before.packages if before and not update.everything else ()
+    oldest = before.repositories if before and not request.allow_older else ()
+    return rpmlock.Wanted(
+        loaded=request.loaded,
+        cache=request.cache,
+        tree=tree,
+        kept=tuple(
+            item
+            for item in staying
+            if is_rpm_file(item) and item.name not in update.names and item.repository != LOCAL
+        ),
+        now=request.now,
+        least_epochs={item.id: item.epoch for item in oldest},
+        progress=request.progress,
+    )
+
+
+def choose_repositories(
     request: Request,
 ) -> tuple[tuple[Repository, ...], tuple[Repository, ...]]:
     """Return the repositories of the image's packages, and of the tools'."""
     distribution = request.recipe.distribution
     tree = find_programs_tree(request.cache)
     roots = (tree,) if tree else ()
+    if request.rpm:
+        archive = find_archive(release=RELEASE, roots=roots)
+        return (), make_repositories(archive, RELEASE, ("main",))
     archive = find_archive(
         distribution.id,
         release=distribution.release,
@@ -211,14 +274,14 @@ def _choose_tools(
 ) -> tuple[tuple[LockedPackage, ...], Path]:
     origin = make_origin(request.recipe, request.loaded.directory)
     before = request.before.tools if request.before else ()
-    kept = _find_kept_choices(request, before, verified)
+    kept = find_kept_choices(request, before, verified)
     if before and len(kept) == len(before):
-        tree = ensure_locked_tree("build", request.cache, before, origin=origin)
-        if found := find_kept_tools("build", kept, tree=tree, cache=request.cache):
+        tree = ensure_locked_tree(request.tools_kind, request.cache, before, origin=origin)
+        if found := find_kept_tools(request.tools_kind, kept, tree=tree, cache=request.cache):
             return found, tree
     supply = Supply(verified=verified, kept=kept)
     return renew_tools_tree(
-        "build", request.cache, supply, origin=origin, progress=request.progress
+        request.tools_kind, request.cache, supply, origin=origin, progress=request.progress
     )
 
 
@@ -229,12 +292,12 @@ def _solve(request: Request, supply: Supply, tree: Path) -> tuple[Choice, ...]:
         return find_solution(request.wish, supply, solver)
     except UnknownPackageError as error:
         known = find_known_names(supply, solver)
-        raise _unknown(error.names, request.recipe, known, where=where) from error
+        raise tell_unknown(error.names, request.recipe, known, where=where) from error
     except UnsolvableError as error:
         raise InputError(f"{where}: packages: {error.message}") from error
 
 
-def _find_kept_choices(
+def find_kept_choices(
     request: Request, packages: Sequence[LockedPackage], verified: Sequence[Verified]
 ) -> tuple[Choice, ...]:
     """Return those of a lock's *packages* that shall stay, and of which we know what they need."""
@@ -255,7 +318,7 @@ def _find_kept_choices(
     return make_kept(known)
 
 
-def _load_local(request: Request) -> tuple[Choice, ...]:
+def load_local(request: Request) -> tuple[Choice, ...]:
     directory = request.loaded.directory
     found = []
     for path in find_local_packages(directory, request.recipe):
@@ -265,12 +328,14 @@ def _load_local(request: Request) -> tuple[Choice, ...]:
     return tuple(found)
 
 
-def _only(verified: Sequence[Verified], repositories: Sequence[Repository]) -> tuple[Verified, ...]:
+def keep_only(
+    verified: Sequence[Verified], repositories: Sequence[Repository]
+) -> tuple[Verified, ...]:
     ids = {item.id for item in repositories}
     return tuple(item for item in verified if item.repository.id in ids)
 
 
-def _make_row(item: Verified) -> LockedRepository:
+def make_row(item: Verified) -> LockedRepository:
     return LockedRepository(
         id=item.repository.id,
         suite=item.repository.suite,
@@ -283,7 +348,7 @@ def _make_row(item: Verified) -> LockedRepository:
 
 def _make(
     request: Request,
-    found: Sequence[Choice],
+    packages: Sequence[LockedPackage],
     tools: Sequence[LockedPackage],
     repositories: tuple[LockedRepository, ...],
     epoch: int,
@@ -299,15 +364,17 @@ def _make(
         recipe_keys=request.loaded.keys,
         files=request.loaded.files,
         repositories=repositories,
-        packages=sort_packages(item.package for item in found),
+        packages=sort_packages(packages),
         tools=sort_packages(tools),
         builder=find_builder(),
     )
 
 
-def _has_same_repositories(before: Lock, request: Request) -> bool:
+def has_same_repositories(before: Lock, request: Request) -> bool:
     """Tell whether the recipe names the repositories that *before* was made from."""
     wanted = request.recipe.distribution
+    if request.rpm:
+        return rpmlock.has_same_repositories(before, request.loaded)
     own = [item for item in before.repositories if distribution_of(item.id) == wanted.id]
     foreign = make_foreign(request.recipe.repositories, directory=request.loaded.directory)
     return (
@@ -325,32 +392,9 @@ def _has_same_repositories(before: Lock, request: Request) -> bool:
     )
 
 
-def _is_same_content(made: Lock, before: Lock) -> bool:
+def is_same_content(made: Lock, before: Lock) -> bool:
     def shape(lock: Lock) -> object:
         rows = [(item.id, item.suite, item.components) for item in lock.repositories]
         return lock.packages, lock.tools, sorted(rows)
 
     return shape(made) == shape(before)
-
-
-def _unknown(
-    names: Sequence[str], recipe: Recipe, known: Sequence[str], *, where: str
-) -> InputError:
-    lines = []
-    for name in names:
-        near = difflib.get_close_matches(name, known, 3)
-        meant = f"; near: {', '.join(near)}" if near else ""
-        release = f"{recipe.distribution.id} {recipe.distribution.release}"
-        key = _key_of(name, recipe)
-        lines.append(f"{where}: {key}: found {name!r}, which {release} does not have{meant}")
-    return InputError("\n".join(lines))
-
-
-def _key_of(name: str, recipe: Recipe) -> str:
-    name = name.removesuffix("-")
-    if name == recipe.kernel.package:
-        return "kernel.package"
-    for key, names in (("install", recipe.packages.install), ("remove", recipe.packages.remove)):
-        if name in names:
-            return f"packages.{key}[{names.index(name)}]"
-    return "agent.enabled"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def print_built(built: BuiltCapsule, clock: Timings, *, timings: bool, as_json: 
                     "sizeBytes": built.size_bytes,
                     "signers": list(built.signers),
                     "seconds": {name: round(spent, 3) for name, spent in clock.seconds.items()},
+                    "stages": [asdict(item) for item in built.stages],
                 }
             )
         )

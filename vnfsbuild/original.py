@@ -14,8 +14,8 @@ from vnfsbuild.capsule import Head, load_capsule, payloads_after, read_chunks, v
 from vnfsbuild.digest import Digest
 from vnfsbuild.files import open_atomic
 from vnfsbuild.manifest import Descriptor
-from vnfsbuild.packageset import MEDIA_TYPE as PACKAGES
 from vnfsbuild.reference import parse_reference
+from vnfsbuild.referrers.attachment import PACKAGE_SET as PACKAGES
 from vnfsbuild.store.store import Store
 
 

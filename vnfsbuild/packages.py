@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from vnfsbuild.digest import Digest, digest_of_stream
@@ -21,8 +22,10 @@ from vnfsbuild.lock import LockedPackage
 from vnfsbuild.progress import bar
 from vnfsbuild.sources import deb
 from vnfsbuild.sources.control import parse_stanzas
+from vnfsbuild.sources.fragments import parse_fragment
 from vnfsbuild.sources.mirror import capture_proxies
 from vnfsbuild.sources.origin import Origin, make_urls
+from vnfsbuild.sources.rpmsignature import verify_row
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +48,15 @@ def save_stanza(cache: Path, package: LockedPackage, stanza: str) -> None:
 def load_stanza(cache: Path, package: LockedPackage) -> str:
     """Return the stanza of *package*, made from its file in *cache*.
 
-    Always from the file: a build then follows from the packages alone, on whatever host.
+    Always from the file: a build then follows from the packages alone, on whatever host. An RPM
+    package has none: its header says all that a solver asks.
 
     Raises:
         VerificationError: the file is of another package than the lock says.
     """
+    if is_rpm_file(package):
+        verify_row(package, package_path(cache, package.sha256))
+        return ""
     stanza = deb.make_stanza(package_path(cache, package.sha256))
     verify_stanza(package, stanza, where="its own control file")
     return stanza
@@ -58,14 +65,21 @@ def load_stanza(cache: Path, package: LockedPackage) -> str:
 def find_stanza(cache: Path, package: LockedPackage) -> str | None:
     """Return a stanza of *package*, as it was kept or made from its file; None without either.
 
+    Of an RPM package: what was kept of its repository's metadata, or None.
+
     Raises:
         VerificationError: there is one, and it is of another package than the lock says.
     """
     path = _stanza_path(cache, package)
     if path.is_file():
         stanza = path.read_text(encoding="utf-8")
-        verify_stanza(package, stanza, where="what its repository said")
+        if is_rpm_file(package):
+            verify_fragment(package, stanza)
+        else:
+            verify_stanza(package, stanza, where="what its repository said")
         return stanza
+    if is_rpm_file(package):
+        return None
     if package_path(cache, package.sha256).is_file():
         return load_stanza(cache, package)
     return None
@@ -93,6 +107,27 @@ def verify_stanza(package: LockedPackage, stanza: str, *, where: str) -> None:
                 f"{fields.get('version')} with {key} {fields.get(key)!r}",
                 hint="the lock was edited: take it from git again, or make it anew",
             )
+
+
+def is_rpm_file(package: LockedPackage) -> bool:
+    """Tell whether *package* is one of RPM's kind."""
+    return package.path.endswith(".rpm")
+
+
+def verify_fragment(package: LockedPackage, fragment: str) -> None:
+    """Raise unless *fragment*, kept of a repository's metadata, is of the RPM package *package*.
+
+    Raises:
+        VerificationError: it is of another name, version, architecture, size or digest.
+    """
+    found = parse_fragment(fragment, repository=package.repository)
+    if replace(found, path=package.path) != package:
+        raise VerificationError(
+            f"recipe.lock: {package.name} {package.version}: sha256:{package.sha256[:12]}… is, by "
+            f"what its repository said, {found.name} {found.version} {found.architecture} of "
+            f"{found.size_bytes} bytes",
+            hint="the lock was edited: take it from git again, or make it anew",
+        )
 
 
 def find_missing(cache: Path, packages: Iterable[LockedPackage]) -> list[LockedPackage]:

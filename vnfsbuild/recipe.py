@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from vnfsbuild.distributions import is_rpm
 from vnfsbuild.errors import InputError
 from vnfsbuild.fields import Faults, Table, parse_toml
 from vnfsbuild.origins import (
@@ -23,8 +24,11 @@ from vnfsbuild.reference import parse_name
 
 FILE = "recipe.toml"
 LOCK_FILE = "recipe.lock"
+BASE_FOLDER = ".base"
+"""In a source payload: the folder with the base, whatever place the recipe names."""
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_RPM_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]+")
 _WORD = re.compile(r"[^\s\"'\\]+")
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 _UNIT = re.compile(
@@ -39,6 +43,9 @@ _ABSOLUTE = re.compile(r"/[^:\x00-\x1f\x7f]*")
 _LEVELS = {"squashfs": (6, 22), "erofs": (9, 12)}
 """A format of layers → the level that is meant when none is named, and the highest: each has a
 compressor of its own."""
+
+SELINUX = {"disabled": "selinux=0", "permissive": "enforcing=0"}
+"""security.selinux → the word of the kernel's command line that sees to it."""
 
 MAX_ID = 2**32 - 2
 NOBODY = (65534, 65535)
@@ -133,6 +140,14 @@ class Recipe:
     """globs of paths, without leading slash, that may look like secrets"""
     rootfs: Rootfs
     agent: bool
+    selinux: str | None = None
+    """:data:`SELINUX`'s key; None: nothing is said of it, which for RPM means disabled"""
+
+    @property
+    def kernel_arguments(self) -> tuple[str, ...]:
+        """The words of the kernel's command line: the recipe's, and what SELinux asks for."""
+        argument = SELINUX.get(self.selinux or "")
+        return (*self.kernel.arguments, argument) if argument else self.kernel.arguments
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -150,13 +165,16 @@ def parse_recipe(text: str, *, where: str = FILE) -> Recipe:
     faults = Faults(where)
     top = Table(parse_toml(text, where=where), faults=faults)
     files = top.table("files")
+    name, base = _read_name(top), _read_base(top)
+    distribution = read_distribution(top.table("distribution", required=True))
+    rpm = is_rpm(distribution.id)
     recipe = Recipe(
-        name=_read_name(top),
-        base=_read_base(top),
-        distribution=read_distribution(top.table("distribution", required=True)),
-        repositories=read_repositories(top),
-        packages=_read_packages(top.table("packages")),
-        kernel=_read_kernel(top.table("kernel", required=True)),
+        name=name,
+        base=base,
+        distribution=distribution,
+        repositories=read_repositories(top, distribution.id),
+        packages=_read_packages(top.table("packages"), rpm=rpm),
+        kernel=_read_kernel(top.table("kernel", required=True), rpm=rpm),
         copy=_read_copy(files),
         write=tuple(_read_written(table) for table in files.tables("write")),
         services=_read_services(top.table("services")),
@@ -166,6 +184,7 @@ def parse_recipe(text: str, *, where: str = FILE) -> Recipe:
         allowed_secrets=_read_globs(top.table("secrets"), "allow"),
         rootfs=_read_rootfs(top.table("rootfs")),
         agent=_read_agent(top.table("agent")),
+        selinux=_read_selinux(top.table("security"), rpm=rpm),
     )
     files.close()
     top.not_yet("modules")
@@ -190,25 +209,28 @@ def _read_base(top: Table) -> str | None:
     return top.matching("base", _RELATIVE, expected) or None
 
 
-def _read_packages(table: Table) -> Packages:
+def _read_packages(table: Table, *, rpm: bool) -> Packages:
+    pattern, suffix = (_RPM_PACKAGE, ".rpm") if rpm else (_PACKAGE, ".deb")
     found = Packages(
-        install=table.texts("install", _PACKAGE, "a package's name"),
-        remove=table.texts("remove", _PACKAGE, "a package's name"),
+        install=table.texts("install", pattern, "a package's name"),
+        remove=table.texts("remove", pattern, "a package's name"),
         local=table.texts("local"),
         recommends=table.flag("recommends", False),
     )
     for name in sorted({*found.install} & {*found.remove}):
         table.fault("remove", f"{name!r} stands in packages.install too")
     for position, path in enumerate(found.local):
-        if not is_below(path) or not path.endswith(".deb"):
-            table.fault(f"local[{position}]", f"found {path!r}, expected *.deb beside the recipe")
+        if not is_below(path) or not path.endswith(suffix):
+            expected = f"expected *{suffix} beside the recipe"
+            table.fault(f"local[{position}]", f"found {path!r}, {expected}")
     table.close()
     return found
 
 
-def _read_kernel(table: Table) -> KernelChoice:
+def _read_kernel(table: Table, *, rpm: bool) -> KernelChoice:
+    pattern = _RPM_PACKAGE if rpm else _PACKAGE
     found = KernelChoice(
-        package=table.matching("package", _PACKAGE, "a package's name"),
+        package=table.matching("package", pattern, "a package's name"),
         arguments=table.texts("arguments", _WORD, "one word without quotes"),
         initrd_modules=table.texts("initrd_modules", _MODULE, "a module's name"),
     )
@@ -275,6 +297,23 @@ def _read_agent(table: Table) -> bool:
     enabled = table.flag("enabled", True)
     table.close()
     return enabled
+
+
+def _read_selinux(table: Table, *, rpm: bool) -> str | None:
+    if not table.has("selinux"):
+        table.close()
+        return "disabled" if rpm else None
+    value = table.text("selinux")
+    if value == "enforcing":
+        table.fault(
+            "selinux",
+            "found 'enforcing', which needs labels that are not made yet: no program could start; "
+            "expected 'disabled' or 'permissive'",
+        )
+    elif value not in SELINUX:
+        table.fault("selinux", f"found {value!r}, expected 'disabled' or 'permissive'")
+    table.close()
+    return value
 
 
 def _read_users(table: Table) -> tuple[SystemUser, ...]:

@@ -13,11 +13,11 @@ from vnfsbuild.errors import InputError
 from vnfsbuild.fields import Faults, parse_toml
 from vnfsbuild.files import read_bounded
 from vnfsbuild.lock import LockedFile, LockedKey
-from vnfsbuild.recipe import FILE, LOCK_FILE, Recipe, parse_recipe
+from vnfsbuild.recipe import BASE_FOLDER, FILE, LOCK_FILE, Recipe, parse_recipe
 
 MAX_RECIPE_BYTES = 1024 * 1024
 
-BOOTSTRAP_FILES = ("init", "modules.txt", "udhcpc")
+BOOTSTRAP_FILES = ("drivers.txt", "init", "modules.txt", "network.sh", "rescue", "udhcpc")
 """Beside the recipe of a bootstrap: what its initrd is made with besides packages."""
 
 
@@ -32,6 +32,13 @@ class LoadedRecipe:
     keys: tuple[LockedKey, ...]
     """what each of its keys says"""
     files: tuple[LockedFile, ...]
+    base: LoadedRecipe | None = None
+    """what it is built upon"""
+
+    @property
+    def chain(self) -> tuple[LoadedRecipe, ...]:
+        """All that it is built upon, the undermost first, and itself."""
+        return (*self.base.chain, self) if self.base else (self,)
 
     @property
     def lock_path(self) -> Path:
@@ -40,16 +47,13 @@ class LoadedRecipe:
 
 
 def load_recipe(directory: Path) -> LoadedRecipe:
-    """Return the recipe in *directory*, with the digests of all files that it names.
+    """Return the recipe in *directory* and its bases, with the digests of all files that they name.
 
     Raises:
         InputError: with every fault of it, or a file that it names is missing, or as
-            :func:`load_chain`; or it has a base.
+            :func:`load_chain`.
     """
-    loaded, *bases = load_chain(directory)
-    if bases:
-        raise _refuse_base(loaded)
-    return loaded
+    return load_chain(directory)[0]
 
 
 def load_chain(directory: Path) -> tuple[LoadedRecipe, ...]:
@@ -64,7 +68,10 @@ def load_chain(directory: Path) -> tuple[LoadedRecipe, ...]:
         base = _find_base(texts)
         texts.append(_read_text(base))
         _verify_same_distribution(texts[-2], texts[-1])
-    return tuple(_load(item) for item in texts)
+    loaded: list[LoadedRecipe] = []
+    for item in reversed(texts):
+        loaded.append(_load(item, loaded[-1] if loaded else None))
+    return tuple(reversed(loaded))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +103,7 @@ def _read_text(directory: Path) -> _Text:
     )
 
 
-def _load(text: _Text) -> LoadedRecipe:
+def _load(text: _Text, base: LoadedRecipe | None) -> LoadedRecipe:
     # A file may be named twice: a key that lies in the directory that is copied.
     found = {item.path: item for item in _list_files(text.directory, text.recipe)}
     return LoadedRecipe(
@@ -105,12 +112,16 @@ def _load(text: _Text) -> LoadedRecipe:
         digest=text.digest,
         keys=text.keys,
         files=tuple(found[name] for name in sorted(found)),
+        base=base,
     )
 
 
 def _find_base(chain: Sequence[_Text]) -> Path:
     """Return the directory of the base of the last one of *chain*."""
     here = chain[-1]
+    carried = here.directory / BASE_FOLDER
+    if os.access(carried / FILE, os.F_OK):
+        return carried
     found = here.directory / (here.recipe.base or "")
     plain = Path(os.path.normpath(found))
     # Behind a symbolic link ".." leads elsewhere than the text says.
@@ -142,17 +153,13 @@ def _verify_same_distribution(upper: _Text, base: _Text) -> None:
     faults.verify()
 
 
-def _refuse_base(loaded: LoadedRecipe) -> InputError:
-    return InputError(
-        f"{loaded.directory / FILE}: base: building on another recipe is not there yet; "
-        f"found {loaded.recipe.base!r}, expected no base"
-    )
-
-
 def source_paths(loaded: LoadedRecipe) -> dict[str, Path]:
-    """Return what belongs into the source payload: name → file; the lock among them."""
+    """Return what belongs into the source payload: name → file; locks and bases among them."""
     names = [FILE, LOCK_FILE, *(item.path for item in loaded.files)]
-    return {name: loaded.directory / name for name in names}
+    found = {name: loaded.directory / name for name in names}
+    for name, path in source_paths(loaded.base).items() if loaded.base else ():
+        found[f"{BASE_FOLDER}/{name}"] = path
+    return found
 
 
 def list_keys(document: Mapping[str, Any]) -> tuple[LockedKey, ...]:
@@ -187,6 +194,8 @@ def _list_files(directory: Path, recipe: Recipe) -> Iterator[LockedFile]:
         if (directory / name).is_file():
             yield _lock_file(directory / name, name)
     named = [(f"repositories[{i}].key", item.key) for i, item in enumerate(recipe.repositories)]
+    if recipe.distribution.key:
+        named.append(("distribution.key", recipe.distribution.key))
     named += [("scripts.finalize", script) for script in recipe.scripts]
     for key, name in named:
         path = directory / name

@@ -21,10 +21,11 @@ from vnfsbuild import tools
 from vnfsbuild.builder import verify_builder
 from vnfsbuild.compare import Difference
 from vnfsbuild.digest import Digest
+from vnfsbuild.distributions import tools_kind
 from vnfsbuild.errors import VnfsbuildError
 from vnfsbuild.explain import compare_capsules, explain_content
 from vnfsbuild.install import umask
-from vnfsbuild.lock import Lock, LockedPackage
+from vnfsbuild.lock import Lock, LockedPackage, lay_over
 from vnfsbuild.manifest import SOURCE
 from vnfsbuild.original import Original, open_original
 from vnfsbuild.packages import fetch_locked, find_missing, package_path
@@ -33,7 +34,7 @@ from vnfsbuild.places import Places
 from vnfsbuild.rebuild import Order, places_below
 from vnfsbuild.recipe import LOCK_FILE
 from vnfsbuild.reference import Reference
-from vnfsbuild.resolve import load_lock, load_recipe
+from vnfsbuild.resolve import LoadedRecipe, load_lock, load_locks, load_recipe
 from vnfsbuild.source import unpack_source
 from vnfsbuild.sources.origin import make_origin
 from vnfsbuild.stages import SHARED_MEMORY, fits_memory, work_directory
@@ -112,11 +113,12 @@ def reproduce(
         payload = original.head.capsule.manifest.payload(SOURCE)
         recipe_dir = scratch / DIRECTORY
         unpack_source(original.blob_path(payload.digest).read_bytes(), recipe_dir, where=where)
-        lock = load_lock(recipe_dir / LOCK_FILE)
+        loaded = load_recipe(recipe_dir)
+        lock = lay_over(load_locks(loaded))
         verify_builder(lock.builder, where=f"{where}: {LOCK_FILE}")
         with timings.stage("fetch"):
             _take_package_set(lock, packages or original.packages, cache=places.cache)
-            _fetch(recipe_dir, lock, places, mirror=mirror)
+            _fetch(loaded, places, mirror=mirror)
         variation = _choose(lock, scratch, umask_here=before)
         with timings.stage("rebuild"):
             rebuilt = _rebuild(original, lock, variation, places, scratch)
@@ -124,7 +126,7 @@ def reproduce(
         details = ""
         if rebuilt.digest != original.digest:
             with timings.stage("compare"):
-                tree = ensure_locked_tree("build", places.cache, lock.tools)
+                tree = ensure_locked_tree(tools_kind(lock.distribution), places.cache, lock.tools)
                 differences = compare_capsules(rebuilt, original, tree=tree)
                 details = explain_content(rebuilt, original, differences, tree=tree, work=scratch)
             if keep:
@@ -189,11 +191,16 @@ def _take_package_set(lock: Lock, path: Path | None, *, cache: Path) -> None:
         logger.info("%d packages from the package set", count)
 
 
-def _fetch(recipe_dir: Path, lock: Lock, places: Places, *, mirror: str | None) -> None:
+def _fetch(loaded: LoadedRecipe, places: Places, *, mirror: str | None) -> None:
     mirrors = [mirror] if mirror else []
-    origin = make_origin(load_recipe(recipe_dir).recipe, recipe_dir, mirrors=mirrors)
-    fetch_locked(lock.packages, cache=places.cache, origin=origin)
-    ensure_locked_tree("build", places.cache, lock.tools, origin=origin)
+    for item in loaded.chain:
+        origin = make_origin(item.recipe, item.directory, mirrors=mirrors)
+        lock = load_lock(item.lock_path)
+        fetch_locked(lock.packages, cache=places.cache, origin=origin)
+        if lock.base is None:
+            ensure_locked_tree(
+                tools_kind(lock.distribution), places.cache, lock.tools, origin=origin
+            )
 
 
 def _choose(lock: Lock, scratch: Path, *, umask_here: int) -> Variation:

@@ -15,7 +15,9 @@ from pathlib import Path
 from vnfsbuild.errors import VnfsbuildError
 
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
-LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd", "usr/lib")
+LIBRARIES = (
+    "usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd", "usr/lib64", "usr/lib"
+)  # fmt: skip
 PROGRAMS = ("usr/bin", "usr/sbin", "usr/lib/systemd")
 MKOSI = "usr/lib/python3/dist-packages"
 """Where in the tools tree "build" the package mkosi is."""

@@ -8,34 +8,32 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vnfsbuild import namespace
+from vnfsbuild.agentzip import render_agent
+from vnfsbuild.distributions import tools_kind
 from vnfsbuild.errors import InputError
 from vnfsbuild.idmap import Ids, make_ids
-from vnfsbuild.inputs import make_install_inputs
-from vnfsbuild.install import build_install, umask, write_repository
-from vnfsbuild.local import apply_local
+from vnfsbuild.inputs import StageInputs
 from vnfsbuild.lock import Lock
-from vnfsbuild.mkosi_config import MkosiPlaces
-from vnfsbuild.packages import fetch_locked, load_stanza, package_path
+from vnfsbuild.packages import fetch_locked
 from vnfsbuild.places import Places
 from vnfsbuild.recipe import Recipe
 from vnfsbuild.resolve import LoadedRecipe, source_paths
-from vnfsbuild.scripts import run_scripts
-from vnfsbuild.secrets import verify_no_secrets, verify_no_secrets_in_sources
+from vnfsbuild.secrets import verify_no_secrets_in_sources
 from vnfsbuild.sources.origin import make_origin
+from vnfsbuild.stagecache import STAGES, StageCache
 from vnfsbuild.timings import Timings
 from vnfsbuild.toolstree import ensure_locked_tree
-from vnfsbuild.tree import normalise
-from vnfsbuild.users import make_skeleton
+from vnfsbuild.trees import Line, make_final, make_parts
 
 logger = logging.getLogger(__name__)
 
-# A tree takes four to five times what its packages take; the rest is for what is made from it.
-WORKSPACE_FACTOR = 6
+# A tree takes three to four times what its packages take, and there are two of them for a while.
+WORKSPACE_FACTOR = 8
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "vnfsbuild."
 ABANDONED_SECONDS = 60
@@ -51,6 +49,21 @@ class Job:
     places: Places
     workspace: Path
     tools_tree: Path
+    locks: tuple[Lock, ...] = ()
+    """of the chain of recipes, the undermost first; empty where *lock* is the only one"""
+    use_cache: bool = False
+    """whether stages are taken from the cache, and kept in it"""
+    agent: bytes | None = None
+    """the agent's zipapp; None: that of this program"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MadeLayer:
+    """A layer of a capsule, as a file."""
+
+    name: str
+    media_type: str
+    path: Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,17 +73,26 @@ class Made:
     kernel_version: str
     kernel: Path
     initrd: Path
-    layers: tuple[Path, ...]
+    layers: tuple[MadeLayer, ...]
+    """the undermost first"""
     seconds: Mapping[str, float]
     """by stage"""
+    inputs: tuple[StageInputs, ...] = ()
+    """of all its stages"""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """key of a stage, or name of a payload → ``made`` or ``reused``"""
+    drivers: Path | None = None
+    """of a bootstrap: the archive of those that are not in its initrd"""
 
 
-def recipe_ids(recipe: Recipe) -> Ids:
-    """Return the ids of *recipe* that an ordinary user's namespace does not have by itself."""
-    users = [item.uid for item in recipe.users]
-    groups = [item.gid for item in recipe.users]
-    users += [int(item.user) for item in recipe.write if item.user.isdigit()]
-    groups += [int(item.group) for item in recipe.write if item.group.isdigit()]
+def recipe_ids(loaded: LoadedRecipe) -> Ids:
+    """Return the ids of a recipe and its bases that an ordinary user's namespace lacks."""
+    recipes: list[Recipe] = [item.recipe for item in loaded.chain]
+    users = [item.uid for recipe in recipes for item in recipe.users]
+    groups = [item.gid for recipe in recipes for item in recipe.users]
+    written = [item for recipe in recipes for item in recipe.write]
+    users += [int(item.user) for item in written if item.user.isdigit()]
+    groups += [int(item.group) for item in written if item.group.isdigit()]
     return make_ids(users, groups)
 
 
@@ -90,13 +112,22 @@ def build_tree(
     Raises:
         VnfsbuildError: packages cannot be had, mkosi failed, the recipe names what is not there.
     """
-    tools_tree = fetch_inputs(loaded, lock, places=places, timings=timings)
-    job = Job(loaded=loaded, lock=lock, places=places, workspace=workspace, tools_tree=tools_tree)
-    return make_tree(job, agent=agent, timings=timings)
+    tools_tree = fetch_inputs(loaded, [lock], places=places, timings=timings)
+    job = Job(
+        loaded=loaded,
+        lock=lock,
+        places=places,
+        workspace=workspace,
+        tools_tree=tools_tree,
+        agent=agent,
+    )
+    return make_tree(job, timings=timings)
 
 
-def fetch_inputs(loaded: LoadedRecipe, lock: Lock, *, places: Places, timings: Timings) -> Path:
-    """Bring the packages of *lock* into the cache; return the tools tree to build with.
+def fetch_inputs(
+    loaded: LoadedRecipe, locks: Sequence[Lock], *, places: Places, timings: Timings
+) -> Path:
+    """Bring the packages of *locks*, the undermost first, into the cache; return the tools tree.
 
     The only stage that has a network, and one that needs no privilege.
 
@@ -104,71 +135,57 @@ def fetch_inputs(loaded: LoadedRecipe, lock: Lock, *, places: Places, timings: T
         InputError: a file of the recipe looks like a secret.
         VnfsbuildError: a package cannot be had.
     """
-    recipe = loaded.recipe
-    verify_no_secrets_in_sources(
-        source_paths(loaded), allow=recipe.allowed_secrets, copied=recipe.copy
-    )
-    origin = make_origin(recipe, loaded.directory)
+    for item in loaded.chain:
+        recipe = item.recipe
+        verify_no_secrets_in_sources(
+            source_paths(replace(item, base=None)),
+            allow=recipe.allowed_secrets,
+            copied=recipe.copy,
+        )
     with timings.stage("fetch"):
-        fetch_locked(lock.packages, cache=places.cache, origin=origin)
-        return ensure_locked_tree("build", places.cache, lock.tools, origin=origin)
+        for item, lock in zip(loaded.chain, locks, strict=True):
+            origin = make_origin(item.recipe, item.directory)
+            fetch_locked(lock.packages, cache=places.cache, origin=origin)
+        undermost = loaded.chain[0]
+        origin = make_origin(undermost.recipe, undermost.directory)
+        kind = tools_kind(locks[0].distribution)
+        return ensure_locked_tree(kind, places.cache, locks[0].tools, origin=origin)
 
 
-def make_tree(job: Job, *, agent: bytes | None, timings: Timings) -> Path:
+@contextlib.contextmanager
+def open_line(job: Job, timings: Timings) -> Iterator[Line]:
+    """Give what the trees of *job* are made by, in its workspace. Whoever calls must be root there.
+
+    Raises:
+        VnfsbuildError: a package is not in the cache.
+    """
+    locks = job.locks or (job.lock,)
+    parts = make_parts(job.loaded, locks, packages=job.places.cache)
+    agent = render_agent() if any(part.loaded.recipe.agent for part in parts) else None
+    # Beside the packages, for hard links; what it is called gets into no byte of the tree.
+    with work_directory(job.places.cache / "work") as scratch:
+        yield Line(
+            parts=parts,
+            packages=job.places.cache,
+            tools_tree=job.tools_tree,
+            workspace=job.workspace,
+            scratch=scratch,
+            logs=job.places.cache / "logs",
+            agent=agent if job.agent is None else job.agent,
+            cache=StageCache(job.places.cache / STAGES) if job.use_cache else None,
+            timings=timings,
+        )
+
+
+def make_tree(job: Job, *, timings: Timings) -> Path:
     """Return the root tree of *job*, made in its workspace. Whoever calls must be root there.
-
-    *agent* is the agent's zipapp, which the tree is given.
 
     Raises:
         InputError: the recipe names what is not there, or a secret got into the tree.
         VnfsbuildError: mkosi or a script failed.
     """
-    loaded, lock, places = job.loaded, job.lock, job.places
-    recipe, tools_tree, workspace = loaded.recipe, job.tools_tree, job.workspace
-    # Beside the packages, for hard links; what it is called gets into no byte of the tree.
-    with work_directory(places.cache / "work") as scratch:
-        mkosi = MkosiPlaces(
-            tools=tools_tree, repository=scratch / "repository", workspace=workspace
-        )
-        with timings.stage("install"):
-            packages = {
-                item: (package_path(places.cache, item.sha256), load_stanza(places.cache, item))
-                for item in lock.packages
-            }
-            write_repository(mkosi.repository, packages)
-            skeleton = make_skeleton(recipe.users, packages)
-            inputs = make_install_inputs(recipe, lock)
-            with _log(job, "install") as log:
-                root = build_install(inputs, mkosi, log=log, skeleton=skeleton)
-    with timings.stage("local"), umask(0o022):
-        apply_local(root, recipe, directory=loaded.directory, tools_tree=tools_tree, agent=agent)
-        with _log(job, "scripts") as log:
-            run_scripts(
-                root,
-                recipe.scripts,
-                directory=loaded.directory,
-                tools_tree=tools_tree,
-                scratch=workspace,
-                epoch=lock.epoch,
-                log=log,
-            )
-    with timings.stage("normalise"):
-        normalise(root, epoch=lock.epoch, keep=recipe.allowed_secrets)
-        verify_no_secrets(root, allow=recipe.allowed_secrets, exclude=recipe.exclude)
-    return root
-
-
-@contextlib.contextmanager
-def _log(job: Job, stage: str) -> Iterator[Path]:
-    """Name the file that programs of *stage* write to; after a good end it has a lasting name.
-
-    Until then the name is this build's alone: another of the same recipe may run beside it.
-    """
-    lasting = job.places.cache / "logs" / f"{job.loaded.recipe.name}-{stage}.log"
-    own = lasting.with_name(f"{lasting.stem}-{job.workspace.name.rpartition('.')[2]}.log")
-    yield own
-    if own.exists():
-        own.replace(lasting)
+    with open_line(job, timings) as line:
+        return make_final(line, len(line.parts) - 1).root
 
 
 @contextlib.contextmanager

@@ -54,19 +54,20 @@ class Kind:
     """grows when trees are unpacked in another way"""
 
 
+# udev: in trixie systemd-hwdb is there, and images without hwdb.bin come out otherwise.
+_BUILD = (
+    "apt", "base-files", "bash", "busybox-static", "coreutils", "cpio", "dash",
+    "debian-archive-keyring", "debianutils", "diffutils", "dpkg", "erofs-utils",
+    "findutils", "gpgv", "grep", "gzip", "kmod", "libc-bin", "libseccomp2", "mawk",
+    "mount", "openssl", "passwd", "sed", "squashfs-tools", "systemd", "tar", "udev",
+    "util-linux", "xz-utils", "zstd",
+)  # fmt: skip
+_RPM = ("createrepo-c", "distribution-gpg-keys", "dnf", "rpm")
+_LINKS = (("usr/bin/awk", "mawk"), ("usr/bin/sh", "dash"))
+
 KINDS = {
-    "build": Kind(
-        # udev: in trixie systemd-hwdb is there, and images without hwdb.bin come out otherwise.
-        packages=(
-            "apt", "base-files", "bash", "busybox-static", "coreutils", "cpio", "dash",
-            "debian-archive-keyring", "debianutils", "diffutils", "dpkg", "erofs-utils",
-            "findutils", "gpgv", "grep", "gzip", "kmod", "libc-bin", "libseccomp2", "mawk",
-            "mount", "openssl", "passwd", "sed", "squashfs-tools", "systemd", "tar", "udev",
-            "util-linux", "xz-utils", "zstd",
-        ),
-        alone=("mkosi", "ubuntu-keyring"),
-        links=(("usr/bin/awk", "mawk"), ("usr/bin/sh", "dash")),
-    ),
+    "build": Kind(packages=_BUILD, alone=("mkosi", "ubuntu-keyring"), links=_LINKS),
+    "build-rpm": Kind(packages=(*_BUILD, *_RPM), alone=("mkosi",), links=_LINKS),
     "lab": Kind(
         packages=("ipxe", "ipxe-qemu", "ovmf", "qemu-system-x86", "seabios"),
     ),
@@ -164,11 +165,11 @@ def make_solver(cache: Path, architecture: str, tree: Path | None) -> Solver:
 
     directory = cache / "apt"
     directory.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(directory)
+    remove_abandoned(directory)
     return Solver(architecture=architecture, directory=directory, make_prefix=make_prefix)
 
 
-def _remove_abandoned(directory: Path) -> None:
+def remove_abandoned(directory: Path) -> None:
     """Remove what solvers that were killed left: nearly 100 MB each."""
     oldest = time.time() - ABANDONED_SECONDS
     for path in directory.iterdir():

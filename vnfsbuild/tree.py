@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from vnfsbuild.layer import CAPABILITY
 from vnfsbuild.layer import Entry as Entry  # what lists consist of
 
 # What is left behind, as globs of paths. Made again at boot, or by the next package run, where
@@ -28,25 +29,35 @@ LEFT_BEHIND = (
     "usr/share/fonts/*/.uuid",
     "usr/share/fonts/*/*/.uuid",
     "usr/share/icons/*/icon-theme.cache",
+    "usr/lib/sysimage/rpm/.rpm.lock",
+    "usr/lib/sysimage/rpm/rpmdb.sqlite-*",
     "var/backups/*",
     "var/cache/apt/*",
     "var/cache/debconf/*-old",
     "var/cache/debconf/passwords.dat",
     "var/cache/fontconfig/*",
+    "var/cache/dnf/*",
     "var/cache/ldconfig/aux-cache",
+    "var/cache/libdnf5/*",
     "var/cache/man/*",
     "var/lib/apt/daily_lock",
     "var/lib/apt/extended_states",
     "var/lib/apt/lists/*",
     "var/lib/apt/periodic/*",
+    "var/lib/dnf/*",  # the history of what was installed, and when
     "var/lib/dpkg/*-old",
     "var/lib/dpkg/lock*",
     "var/lib/dpkg/triggers/Lock",
     "var/lib/dpkg/updates/*",
     "var/lib/initramfs-tools/*",
+    "usr/lib/sysimage/libdnf5/*",
+    "var/lib/libdnf5/*",
+    "var/lib/logrotate/logrotate.status",
     "var/lib/logrotate/status",
     "var/lib/mlocate/*",
     "var/lib/plocate/*",
+    "var/lib/rpm/.rpm.lock",
+    "var/lib/rpm/rpmdb.sqlite-*",
     "var/lib/systemd/timers/*",
     "var/lib/systemd/timesync/*",
     "var/lib/ucf/*.[0-9]",
@@ -66,6 +77,8 @@ NODES_OWN = (
     "etc/munge/munge.key",
     "etc/nvme/hostid",
     "etc/nvme/hostnqn",
+    "etc/pki/tls/certs/localhost.crt",
+    "etc/pki/tls/private/*",
     "etc/ssh/ssh_host_*",
     "etc/ssl/certs/ssl-cert-snakeoil.pem",
     "etc/ssl/private/*",
@@ -78,7 +91,10 @@ NODES_OWN = (
     "var/lib/systemd/random-seed",
     "var/lib/urandom/random-seed",
 )
-BACKUPS = (".dpkg-dist", ".dpkg-new", ".dpkg-old", ".dpkg-tmp", ".ucf-dist", ".ucf-old", "~")
+BACKUPS = (
+    ".dpkg-dist", ".dpkg-new", ".dpkg-old", ".dpkg-tmp", ".rpmnew", ".rpmorig", ".rpmsave",
+    ".ucf-dist", ".ucf-old", "~",
+)  # fmt: skip
 """How the names of files below /etc end that editors and packages put aside."""
 EMPTIED = ("run", "tmp", "var/tmp")
 """Directories of which nothing stays."""
@@ -124,6 +140,24 @@ def normalise(root: Path, *, epoch: int, keep: Sequence[str] = ()) -> None:
     _remove_stale_caches(root, epoch)
     _strip_xattrs(root)
     cut_times(root, epoch=epoch)
+
+
+def settle(root: Path) -> None:
+    """Take out of the tree *root* what no list of a tree has, so that a list tells all of it.
+
+    Sockets, extended attributes that no layer keeps, and fractions of seconds.
+    """
+    for path in ("", *_walk(root, "")):
+        full = root / path
+        found = full.lstat()
+        if stat.S_ISSOCK(found.st_mode):
+            full.unlink()
+            continue
+        for name in os.listxattr(full, follow_symlinks=False):
+            if name != CAPABILITY and not name.startswith("security."):
+                os.removexattr(full, name, follow_symlinks=False)
+        if found.st_mtime_ns % 10**9:
+            os.utime(full, (int(found.st_mtime), int(found.st_mtime)), follow_symlinks=False)
 
 
 def is_named(path: str, globs: Iterable[str]) -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from vnfsbuild.errors import InputError
 from vnfsbuild.lock import LockedPackage
+from vnfsbuild.packages import is_rpm_file
 from vnfsbuild.recipe import SystemUser
 from vnfsbuild.sources.deb import read_files
+from vnfsbuild.sources.rpmfile import read_rpm_files
 
 ACCOUNTS_PACKAGE = "base-passwd"
 MASTERS = {
@@ -20,6 +22,10 @@ MASTERS = {
     "usr/share/base-passwd/group.master": "etc/group",
 }
 """What that package starts /etc/passwd and /etc/group with, when they are not there."""
+RPM_ACCOUNTS_PACKAGE = "setup"
+"""The package of RPM distributions that has the files themselves; those that it finds stay."""
+CLOSED = ("etc/shadow", "etc/gshadow")
+"""Account files that not everybody reads."""
 
 
 def make_skeleton(
@@ -34,17 +40,39 @@ def make_skeleton(
     """
     if not users:
         return {}
-    found = [path for item, (path, _) in packages.items() if item.name == ACCOUNTS_PACKAGE]
+    rpm = any(is_rpm_file(item) for item in packages)
+    name = RPM_ACCOUNTS_PACKAGE if rpm else ACCOUNTS_PACKAGE
+    found = [path for item, (path, _) in packages.items() if item.name == name]
     if not found:
-        raise InputError(
-            f"users.system: the lock has no package {ACCOUNTS_PACKAGE}, which has the first users"
-        )
-    masters = read_files(found[0], tuple(MASTERS))
-    passwd, group = (masters[path].decode("utf-8") for path in MASTERS)
+        raise InputError(f"users.system: the lock has no package {name}, which has the first users")
+    paths = tuple(MASTERS.values()) if rpm else tuple(MASTERS)
+    masters = read_rpm_files(found[0], paths) if rpm else read_files(found[0], paths)
+    passwd, group = (masters[path].decode("utf-8") for path in paths)
     return {
         "etc/passwd": render_passwd(passwd, users).encode(),
         "etc/group": render_group(group, users).encode(),
     }
+
+
+def add_users(root: Path, users: Sequence[SystemUser]) -> dict[str, bytes]:
+    """Return the account files of the tree *root* with *users* added: path → content.
+
+    One that is there just so is not added again. None without *users*.
+
+    Raises:
+        InputError: the tree has the name or the id of one of them otherwise.
+    """
+    passwd, group = ((root / path).read_text(encoding="utf-8") for path in MASTERS.values())
+    there = {line.split(":")[0]: line.split(":")[2:4] for line in passwd.splitlines()}
+    new = [user for user in users if there.get(user.name) != [str(user.uid), str(user.gid)]]
+    if not new:
+        return {}
+    found = {"etc/passwd": render_passwd(passwd, new), "etc/group": render_group(group, new)}
+    for path, rest in zip(CLOSED, (":*:0:0:99999:7:::", ":*::"), strict=True):
+        if (root / path).is_file():
+            text = (root / path).read_text(encoding="utf-8")
+            found[path] = text + "".join(f"{user.name}{rest}\n" for user in new)
+    return {path: text.encode() for path, text in found.items()}
 
 
 def render_passwd(master: str, users: Sequence[SystemUser]) -> str:

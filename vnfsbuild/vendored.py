@@ -6,6 +6,7 @@ apt too: its Release files are not signed, since the lock vouches for every pack
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -15,13 +16,16 @@ from email.utils import formatdate
 from pathlib import Path
 
 from vnfsbuild.digest import digest_of
+from vnfsbuild.distributions import tools_kind
 from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.lock import Lock, LockedPackage, LockedRepository
-from vnfsbuild.packages import load_stanza, package_path
+from vnfsbuild.packages import is_rpm_file, load_stanza, package_path
 from vnfsbuild.packageset import list_packages
 from vnfsbuild.sources.apt import DEBIAN_ARCHITECTURES
+from vnfsbuild.sources.createrepo import index_directory
 from vnfsbuild.sources.origin import distribution_of, vendored_path
 from vnfsbuild.sources.repository import LOCAL
+from vnfsbuild.toolstree import ensure_locked_tree
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,11 +60,14 @@ def write_vendored(lock: Lock, directory: Path, *, cache: Path) -> int:
             target = work / vendored_path(item)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(package_path(cache, item.sha256), target)
-        stanzas = {item: load_stanza(cache, item) for item in packages}
+        debs = [item for item in packages if not is_rpm_file(item)]
+        stanzas = {item: load_stanza(cache, item) for item in debs}
         for path, text in render_metadata(lock, stanzas).items():
             target = work / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
+        if len(debs) < len(packages):
+            _index_rpms(lock, work, cache=cache)
         work.chmod(0o755)
         work.rename(directory)
     except OSError as error:
@@ -68,6 +75,21 @@ def write_vendored(lock: Lock, directory: Path, *, cache: Path) -> int:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return len(packages)
+
+
+def _index_rpms(lock: Lock, work: Path, *, cache: Path) -> None:
+    """Make the directories of RPM packages below *work* repositories."""
+    tree = ensure_locked_tree(tools_kind(lock.distribution), cache, lock.tools)
+    suites = {item.id: item.suite for item in lock.repositories}
+    directories = set()
+    for item in lock.packages:
+        path = work / vendored_path(item)
+        # It stands in the metadata.
+        os.utime(path, (lock.epoch, lock.epoch))
+        base = "" if distribution_of(item.repository) else item.repository
+        directories.add(work / base / suites.get(item.repository, "./"))
+    for directory in sorted(directories):
+        index_directory(directory, tree=tree, epoch=lock.epoch)
 
 
 def render_metadata(lock: Lock, stanzas: Mapping[LockedPackage, str]) -> dict[str, str]:

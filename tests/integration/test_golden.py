@@ -11,7 +11,7 @@ import pytest
 
 from vnfsbuild.build import LAYERS, make_config, make_payloads
 from vnfsbuild.contents import list_payload
-from vnfsbuild.manifest import CAPSULE, LAYER_SQUASHFS
+from vnfsbuild.manifest import CAPSULE
 from vnfsbuild.places import Places, find_places
 from vnfsbuild.resolve import load_recipe
 from vnfsbuild.seal import Payloads, seal
@@ -56,7 +56,7 @@ def built(tmp_path):
             source=pack_source({name: loaded.directory / name for name in names}),
             kernel=made.kernel,
             initrd=made.initrd,
-            layers=[(LAYER_SQUASHFS, path) for path in made.layers],
+            layers=[(layer.media_type, layer.path) for layer in made.layers],
         )
         config = make_config(loaded, lock, made.kernel_version, LAYERS)
         store = Store(places.store)

@@ -133,10 +133,10 @@ PACKAGES = {
 }
 
 
-def make_deb(name, fields, members):
+def make_deb(name, fields, members, version="1.0"):
     control = (
-        f"Package: {name}\nVersion: 1.0\nArchitecture: amd64\nMaintainer: Toy <toy@example.org>\n"
-        f"{fields}Description: toy\n"
+        f"Package: {name}\nVersion: {version}\nArchitecture: amd64\n"
+        f"Maintainer: Toy <toy@example.org>\n{fields}Description: toy\n"
     )
     parts = {
         "debian-binary": b"2.0\n",

@@ -8,13 +8,12 @@ import click
 
 from vnfsbuild.errors import InputError
 from vnfsbuild.listing import render_document, render_size
+from vnfsbuild.lock import lay_over
 from vnfsbuild.options import json_option
-from vnfsbuild.packages import fetch_locked
 from vnfsbuild.packageset import import_package_set, list_packages
 from vnfsbuild.places import Places, find_recipe
 from vnfsbuild.recipefiles import load_recipe
-from vnfsbuild.resolve import load_lock
-from vnfsbuild.sources.origin import make_origin
+from vnfsbuild.resolve import fetch_chain, load_locks
 
 
 @click.command("fetch")
@@ -35,18 +34,17 @@ def command(
 ) -> None:
     """Bring all packages of RECIPE's lock into the cache, so that it builds without a network."""
     loaded = load_recipe(find_recipe(recipe, places))
-    if not loaded.lock_path.exists():
-        raise InputError(
-            f"{loaded.lock_path}: no such lock, expected one that says what to fetch",
-            hint=f"vnfsbuild lock {recipe}",
-        )
-    lock = load_lock(loaded.lock_path)
+    for item in loaded.chain:
+        if not item.lock_path.exists():
+            raise InputError(
+                f"{item.lock_path}: no such lock, expected one that says what to fetch",
+                hint=f"vnfsbuild lock {item.directory if item is not loaded else recipe}",
+            )
+    locks = load_locks(loaded)
     for path in sets:
         import_package_set(path, cache=places.cache)
-    urls = [as_url(item) for item in mirrors]
-    origin = make_origin(loaded.recipe, loaded.directory, mirrors=urls)
-    packages = list_packages(lock)
-    fetched = fetch_locked(packages, cache=places.cache, origin=origin)
+    fetched = fetch_chain(loaded, locks, cache=places.cache, mirrors=[as_url(m) for m in mirrors])
+    packages = list_packages(lay_over(locks))
     size_bytes = sum(item.size_bytes for item in packages)
     if as_json:
         found = {"packages": len(packages), "fetched": fetched, "sizeBytes": size_bytes}

@@ -7,9 +7,10 @@ from dataclasses import asdict
 import click
 
 from vnfsbuild.changes import Change, KeyChange, make_changes, make_key_changes, render_changes
+from vnfsbuild.childlock import make_lock
 from vnfsbuild.listing import render_document
 from vnfsbuild.lock import Lock
-from vnfsbuild.newlock import Update, make_lock
+from vnfsbuild.newlock import Update
 from vnfsbuild.options import DIFFERENT, json_option
 from vnfsbuild.places import Places, find_recipe
 from vnfsbuild.recipefiles import LoadedRecipe, load_recipe
@@ -23,6 +24,7 @@ from vnfsbuild.resolve import find_unfit, make_request, save_lock
 @click.option("--diff", is_flag=True, help="Show what a new lock would change; write nothing.")
 @click.option("--check", is_flag=True, help="Only tell whether a build takes the lock as it is.")
 @click.option("--exit-code", is_flag=True, help="Exit status 4 when it changes, or would.")
+@click.option("--rebase", is_flag=True, help="Lay it upon its base as that is locked today.")
 @click.option("--allow-older", is_flag=True, help="Take metadata older than the lock's.")
 @json_option
 @click.pass_context
@@ -34,6 +36,7 @@ def command(
     diff: bool,
     check: bool,
     exit_code: bool,
+    rebase: bool,
     allow_older: bool,
     as_json: bool,
 ) -> None:
@@ -49,12 +52,14 @@ def command(
         raise click.UsageError(f"Packages are named with --update: {' '.join(names)}")
     loaded = load_recipe(find_recipe(recipe, places))
     if check:
-        if update or diff or allow_older:
+        if update or diff or rebase or allow_older:
             raise click.UsageError("--check goes with --json alone")
         ctx.exit(_check(loaded, as_json=as_json))
     # "What would be new?" asks about everything, unless packages are named.
     wanted = Update(everything=(update or diff) and not names, names=names)
-    request = make_request(loaded, cache=places.cache, update=wanted, allow_older=allow_older)
+    request = make_request(
+        loaded, cache=places.cache, update=wanted, allow_older=allow_older, rebase=rebase
+    )
     lock = make_lock(request)
     changes = make_changes(request.before, lock)
     keys = make_key_changes(request.before, lock)

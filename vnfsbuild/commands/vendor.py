@@ -7,12 +7,11 @@ from pathlib import Path
 import click
 
 from vnfsbuild.listing import render_document, render_size
+from vnfsbuild.lock import lay_over
 from vnfsbuild.options import json_option
-from vnfsbuild.packages import fetch_locked
 from vnfsbuild.packageset import list_packages
 from vnfsbuild.places import Places, find_recipe
-from vnfsbuild.resolve import load_lock, load_recipe, save_new_lock
-from vnfsbuild.sources.origin import make_origin
+from vnfsbuild.resolve import fetch_chain, load_locks, load_recipe, save_new_lock
 from vnfsbuild.vendored import write_vendored
 
 
@@ -28,13 +27,12 @@ def command(places: Places, recipe: str, directory: Path, as_json: bool) -> None
     mirror, by path, file:// or any web server.
     """
     loaded = load_recipe(find_recipe(recipe, places))
-    if loaded.lock_path.exists():
-        lock = load_lock(loaded.lock_path)
-    else:
-        lock = save_new_lock(loaded, cache=places.cache)
+    if not loaded.lock_path.exists():
+        save_new_lock(loaded, cache=places.cache)
+    locks = load_locks(loaded)
+    fetch_chain(loaded, locks, cache=places.cache)
+    lock = lay_over(locks)
     packages = list_packages(lock)
-    origin = make_origin(loaded.recipe, loaded.directory)
-    fetch_locked(packages, cache=places.cache, origin=origin)
     write_vendored(lock, directory.absolute(), cache=places.cache)
     size_bytes = sum(item.size_bytes for item in packages)
     if as_json:

@@ -13,31 +13,31 @@ from vnfsbuild.digest import digest_of_stream, render_json
 from vnfsbuild.errors import InputError
 from vnfsbuild.initrd.archive import Member, directory, link, regular, write_initrd
 from vnfsbuild.initrd.capsule import SCRIPTS
+from vnfsbuild.initrd.drivers import (
+    ALIASES,
+    choose_base,
+    choose_more,
+    module_files,
+    render_aliases,
+)
 from vnfsbuild.initrd.elf import find_libraries, resolve_inside
-from vnfsbuild.initrd.kmod import choose_modules, load_modules, parse_module_list
+from vnfsbuild.initrd.kmod import load_modules
 from vnfsbuild.initrd.python import python_members
-from vnfsbuild.sandbox import tree_argv
-from vnfsbuild.tools import run
 
 PROTOCOL = 1
 """What the agent in it speaks; a capsule's config names the least that it needs."""
 
-PROGRAMS = ("usr/bin/busybox", "usr/bin/kmod", "usr/bin/openssl", "usr/sbin/kexec")
-"""Beside Python. busybox is a static one."""
+PROGRAMS = ("usr/bin/busybox", "usr/bin/kmod", "usr/bin/openssl", "usr/sbin/dropbear")
+"""Beside Python. busybox is a static one; dropbear lets administrators in for a rescue."""
 
 LINKS = {
     "bin": "usr/bin",
     "lib": "usr/lib",
     "lib64": "usr/lib64",
     "sbin": "usr/sbin",
+    "usr/bin/sh": "busybox",
     "usr/sbin/modprobe": "../bin/kmod",
 }
-
-INDEXES = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
-"""What depmod reads beside the modules."""
-
-UNUSED_INDEXES = ("modules.alias", "modules.dep", "modules.symbols", "modules.builtin.alias")
-"""Written by depmod as text too; modprobe reads the binary ones."""
 
 
 def build_bootstrap_initrd(
@@ -55,7 +55,7 @@ def build_bootstrap_initrd(
     with tempfile.TemporaryDirectory(prefix="vnfs-bootstrap.") as name:
         work = Path(name)
         members = {
-            **module_members(root, tools, kernel_version, recipe_dir / "modules.txt", work),
+            **module_members(root, tools, kernel_version, recipe_dir, work / "modules"),
             **program_members(root, agent, work / "python"),
             **own_members(root, kernel_version, recipe_dir, agent),
         }
@@ -63,36 +63,21 @@ def build_bootstrap_initrd(
 
 
 def module_members(
-    root: Path, tools: Path, kernel_version: str, module_list: Path, work: Path
+    root: Path, tools: Path, kernel_version: str, recipe_dir: Path, work: Path
 ) -> dict[str, Member]:
-    """Return the modules that the file *module_list* names, and modprobe's indexes of them.
+    """Return the modules of the initrd, modprobe's indexes of them, and what the others drive.
 
-    They stay compressed as the distribution has them: modprobe lets the kernel unpack those that
-    are loaded, and the others take a third of the memory. *work* is a directory for the indexes.
+    *work* is a directory for the indexes.
 
     Raises:
         InputError: a module is not there.
         ToolError: depmod failed.
     """
     modules = load_modules(root, kernel_version)
-    patterns = parse_module_list(_read_text(module_list), where=str(module_list))
-    place = f"usr/lib/modules/{kernel_version}"
-    stage = work / "modules"
-    target = stage / place
-    members = {}
-    for path in choose_modules(modules, patterns, where=str(module_list)):
-        source = modules.directory / path
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        (target / path).symlink_to(source)
-        members[f"{place}/{path}"] = regular(source)
-    for index in INDEXES:
-        if (modules.directory / index).is_file():
-            (target / index).symlink_to(modules.directory / index)
-    (stage / "lib").symlink_to("usr/lib")
-    run(tree_argv(tools, "depmod", ["--basedir", str(stage), kernel_version]))
-    for file in sorted(target.glob("modules.*")):
-        if file.name not in (*INDEXES, *UNUSED_INDEXES):
-            members[f"{place}/{file.name}"] = regular(file)
+    members = module_files(modules, choose_base(modules, recipe_dir), tools=tools, work=work)
+    more = choose_more(modules, recipe_dir)
+    if more:
+        members[ALIASES] = regular(render_aliases(modules, more))
     return members
 
 
@@ -127,6 +112,8 @@ def own_members(
         "usr/lib/vnfs/agent.pyz": regular(agent),
         "usr/lib/vnfs/functions.sh": regular(SCRIPTS / "functions.sh"),
         "usr/lib/vnfs/lay-over.sh": regular(SCRIPTS / "lay-over.sh"),
+        "usr/lib/vnfs/network.sh": regular(recipe_dir / "network.sh"),
+        "usr/lib/vnfs/rescue": regular(recipe_dir / "rescue", mode=0o755),
         "usr/lib/vnfs/udhcpc": regular(recipe_dir / "udhcpc", mode=0o755),
         "tmp": Member(mode=stat.S_IFDIR | 0o1777),
     }
@@ -150,10 +137,3 @@ def render_description(root: Path, kernel_version: str) -> bytes:
     return render_json(
         {"kernelDigest": digest, "kernelVersion": kernel_version, "protocol": PROTOCOL}
     )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error

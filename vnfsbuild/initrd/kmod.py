@@ -35,6 +35,8 @@ class Modules:
     """name → names or aliases that it asks for, to be loaded before it and after it (softdep)"""
     aliases: Mapping[str, str]
     """alias without wildcards → name"""
+    hardware: tuple[tuple[str, str], ...] = ()
+    """all aliases, most with wildcards, and the name of the module that each means"""
 
 
 def module_name(path: str) -> str:
@@ -54,8 +56,10 @@ def load_modules(root: Path, version: str) -> Modules:
         path, _, rest = line.partition(":")
         needs[path] = tuple(reversed(rest.split()))
     aliases: dict[str, str] = {}
+    hardware = []
     for line in _lines(directory / "modules.alias"):
         _, alias, name = line.split()
+        hardware.append((alias, name))
         # Of several, the one that every processor runs: the capsule's init takes no refusal.
         if not set("*?[") & set(alias) and not aliases.get(alias, "").endswith("_generic"):
             aliases[alias] = name
@@ -66,6 +70,7 @@ def load_modules(root: Path, version: str) -> Modules:
         builtin=frozenset(module_name(line) for line in _lines(directory / "modules.builtin")),
         wishes=_parse_wishes(_lines(directory / "modules.softdep")),
         aliases=aliases,
+        hardware=tuple(hardware),
     )
 
 

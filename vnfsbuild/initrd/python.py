@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from vnfsbuild.errors import InputError
 from vnfsbuild.initrd.archive import Member, link, regular
 from vnfsbuild.initrd.elf import resolve_inside
 from vnfsbuild.sandbox import tree_argv
-from vnfsbuild.tools import capture
+from vnfsbuild.tools import capture, run
 
 CLOSURE = Path(__file__).parent / "pyclosure.py"
+COMPILE = Path(__file__).parent / "pycompile.py"
 OURS = ("__future__", "provisiond", "vnfsbuild")
 
 UNSEEN = (
@@ -57,6 +59,32 @@ def find_python(root: Path) -> str:
     return name
 
 
+def compile_modules(root: Path, archive: bytes, *, place: str) -> dict[str, bytes]:
+    """Return the modules in the zip file *archive*, compiled by the Python of *root*, by name.
+
+    *place* is where the zip file will be on a node: tracebacks say it.
+
+    Raises:
+        InputError: the tree has no Python.
+        ToolError: a module cannot be compiled.
+    """
+    name = find_python(root)
+    with tempfile.TemporaryDirectory() as scratch:
+        sources, out = Path(scratch, "sources"), Path(scratch, "out")
+        with zipfile.ZipFile(io.BytesIO(archive)) as file:
+            file.extractall(sources)
+        words = ["-B", "-S", "-s", str(COMPILE), str(sources), place, str(out)]
+        run(tree_argv(root, name, words), env=_environment(root))
+        return {
+            str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.pyc"))
+        }
+
+
+def _environment(root: Path) -> dict[str, str]:
+    # Order in sets of constants follows the seed, and would be in the bytes.
+    return {"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0"}
+
+
 def python_members(root: Path, agent: bytes, work: Path) -> dict[str, Member]:
     """Return the interpreter of *root* and the modules that *agent* needs, compiled into *work*.
 
@@ -69,9 +97,7 @@ def python_members(root: Path, agent: bytes, work: Path) -> dict[str, Member]:
     argv = tree_argv(
         root, name, ["-B", "-S", "-s", str(CLOSURE), str(work), str(library), *UNSEEN]
     ) + find_imports(agent)
-    # Order in sets of constants follows the seed, and would be in the bytes.
-    env = {"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0"}
-    extensions = capture(argv, env=env).decode().splitlines()
+    extensions = capture(argv, env=_environment(root)).decode().splitlines()
     members = {
         f"usr/bin/{name}": regular(root / "usr/bin" / name, mode=0o755),
         "usr/bin/python3": link(name),

@@ -13,9 +13,9 @@ from vnfsbuild.inside.filechanges import FileChange, compare_trees, find_compara
 from vnfsbuild.inside.lockrows import read_rows
 from vnfsbuild.inside.look import Tree, open_archive, open_root
 from vnfsbuild.inside.opened import Opened
-from vnfsbuild.lock import Lock
+from vnfsbuild.lock import Lock, lay_over
 from vnfsbuild.manifest import BOOTSTRAP
-from vnfsbuild.recipe import LOCK_FILE
+from vnfsbuild.recipe import BASE_FOLDER, LOCK_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +78,13 @@ def _load_lock(opened: Opened) -> Lock | None:
     opened.open_payload(opened.payloads["source"])
     try:
         source = open_archive(opened, "source")
-        data = b"".join(source.read_file(source.find_file(LOCK_FILE)))
-        return read_rows(data, where=f"{opened.name}: {LOCK_FILE}")
+        locks: list[Lock] = []
+        name = LOCK_FILE
+        while not locks or locks[-1].base:
+            data = b"".join(source.read_file(source.find_file(name)))
+            locks.append(read_rows(data, where=f"{opened.name}: {name}"))
+            name = f"{BASE_FOLDER}/{name}"
+        return lay_over(locks[::-1])
     except (InputError, VerificationError) as error:
         logger.warning("packages are not compared: %s", error)
         return None

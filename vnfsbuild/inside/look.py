@@ -16,7 +16,7 @@ from vnfsbuild.manifest import BOOTSTRAP
 from vnfsbuild.unpack.archives import Archive
 from vnfsbuild.unpack.layers import Layer, open_layer
 
-ARCHIVES = ("source", "initrd")
+ARCHIVES = ("source", "initrd", "drivers")
 """The payloads besides layers that consist of files."""
 
 
@@ -127,9 +127,15 @@ def open_archive(opened: Opened, name: str) -> Tree:
     """Return what is in the payload *name*, one of :data:`ARCHIVES`.
 
     Raises:
+        InputError: it has no such payload.
         VerificationError: it is damaged.
     """
-    payload = opened.payloads[name]
+    payload = opened.payloads.get(name)
+    if payload is None:
+        raise InputError(
+            f"{opened.name}: has no payload {name!r}, "
+            f"expected one of: {', '.join(item for item in opened.payloads if item in ARCHIVES)}"
+        )
     archive = Archive(opened.open_payload(payload), payload.media_type)
     return _open_alone(opened.name, name, payload.digest, archive, archive.entries)
 

@@ -16,13 +16,11 @@ from pathlib import Path
 from vnfsbuild.capsule import Head, read_capsule, verify_payload
 from vnfsbuild.digest import Digest
 from vnfsbuild.errors import InputError, VerificationError
-from vnfsbuild.manifest import INITRD, KERNEL, LAYER_TYPES, SOURCE, Descriptor
+from vnfsbuild.manifest import LAYER_TYPES, ROLES, Descriptor
 from vnfsbuild.original import is_file
 from vnfsbuild.reference import parse_reference
 from vnfsbuild.store.store import Store
 from vnfsbuild.unpack.piece import Piece
-
-ROLES = {SOURCE: "source", KERNEL: "kernel", INITRD: "initrd"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

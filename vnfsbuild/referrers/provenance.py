@@ -63,7 +63,7 @@ def _describe_packages(lock: Lock) -> list[dict[str, Any]]:
             "annotations": {TREES: trees[item.sha256]},
             "digest": {"sha256": item.sha256},
             "name": item.name,
-            "uri": make_purl(item),
+            "uri": make_purl(item, release=lock.release),
         }
         for item in ordered
     ]

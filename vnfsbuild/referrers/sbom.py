@@ -28,7 +28,10 @@ SHIPPED_TOOLS = ("busybox-static",)
 """Packages of the tools tree of which every capsule's initrd has files. A bootstrap's has its own
 busybox: see :mod:`vnfsbuild.initrd`."""
 
-ORGANIZATIONS = {"debian": "Debian", "ubuntu": "Ubuntu"}
+ORGANIZATIONS = {
+    "alma": "AlmaLinux", "centos": "CentOS", "debian": "Debian", "fedora": "Fedora",
+    "rhel": "Red Hat", "rocky": "Rocky Linux", "ubuntu": "Ubuntu",
+}  # fmt: skip
 NOASSERTION = "NOASSERTION"
 
 
@@ -54,7 +57,7 @@ def make_sbom(capsule: VerifiedCapsule, lock: Lock) -> bytes:
                 _describe_capsule(capsule),
                 _describe_source(capsule),
                 _describe_ours(ours),
-                *(_describe_package(item) for item in packages),
+                *(_describe_package(item, lock.release) for item in packages),
             ],
             "relationships": [
                 _relate(DOCUMENT, "DESCRIBES", CAPSULE_ID),
@@ -108,7 +111,7 @@ def _describe_ours(version: str | None) -> dict[str, Any]:
     )
 
 
-def _describe_package(item: LockedPackage) -> dict[str, Any]:
+def _describe_package(item: LockedPackage, release: str) -> dict[str, Any]:
     vendor, _ = split_repository(item.repository)
     organization = ORGANIZATIONS.get(vendor)
     return _describe(
@@ -116,7 +119,7 @@ def _describe_package(item: LockedPackage) -> dict[str, Any]:
         name=item.name,
         version=item.version,
         sha256=item.sha256,
-        purl=make_purl(item),
+        purl=make_purl(item, release=release),
         packageFileName=PurePosixPath(item.path).name,
         supplier=f"Organization: {organization}" if organization else NOASSERTION,
     )

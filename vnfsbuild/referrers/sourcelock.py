@@ -6,9 +6,9 @@ import tarfile
 from typing import BinaryIO
 
 from vnfsbuild.errors import InputError, VerificationError
-from vnfsbuild.lock import MAX_BYTES, Lock, parse_lock
+from vnfsbuild.lock import MAX_BYTES, Lock, digest_of_lock, lay_over, parse_lock
 from vnfsbuild.manifest import Config
-from vnfsbuild.recipe import LOCK_FILE
+from vnfsbuild.recipe import BASE_FOLDER, LOCK_FILE
 
 
 def read_source_lock(source: BinaryIO, config: Config, *, where: str) -> Lock:
@@ -21,17 +21,16 @@ def read_source_lock(source: BinaryIO, config: Config, *, where: str) -> Lock:
     where = f"{where}: source"
     try:
         with tarfile.open(fileobj=source, mode="r:") as tar:
-            member = tar.extractfile(LOCK_FILE)
-            data = member.read(MAX_BYTES + 1) if member else b""
-    except (tarfile.TarError, KeyError, EOFError) as error:
+            locks = [_read_lock(tar, LOCK_FILE, where=where)]
+            name = LOCK_FILE
+            while base := locks[-1].base:
+                name = f"{BASE_FOLDER}/{name}"
+                locks.append(_read_lock(tar, name, where=where))
+                if digest_of_lock(locks[-1]) != base.digest:
+                    raise VerificationError(f"{where}: {name}: not the lock that is built upon")
+    except (tarfile.TarError, EOFError) as error:
         raise VerificationError(f"{where}: found no {LOCK_FILE}: {error}") from error
-    if not data or len(data) > MAX_BYTES:
-        raise VerificationError(f"{where}: {LOCK_FILE}: not a file of at most {MAX_BYTES} bytes")
-    try:
-        lock = parse_lock(data.decode("utf-8", "replace"), where=f"{where}: {LOCK_FILE}")
-    except InputError as error:
-        first, _, more = error.message.partition("\n")
-        raise VerificationError(first + (" (and more)" if more else "")) from error
+    lock = lay_over(locks[::-1])
     found = (lock.serial, lock.epoch, f"{lock.distribution} {lock.release}", lock.architecture)
     expected = (config.serial, config.epoch, config.distribution, config.architecture)
     if found != expected:
@@ -40,3 +39,18 @@ def read_source_lock(source: BinaryIO, config: Config, *, where: str) -> Lock:
             f"expected {expected} as in the config"
         )
     return lock
+
+
+def _read_lock(tar: tarfile.TarFile, name: str, *, where: str) -> Lock:
+    try:
+        member = tar.extractfile(name)
+        data = member.read(MAX_BYTES + 1) if member else b""
+    except KeyError as error:
+        raise VerificationError(f"{where}: found no {name}: {error}") from error
+    if not data or len(data) > MAX_BYTES:
+        raise VerificationError(f"{where}: {name}: not a file of at most {MAX_BYTES} bytes")
+    try:
+        return parse_lock(data.decode("utf-8", "replace"), where=f"{where}: {name}")
+    except InputError as error:
+        first, _, more = error.message.partition("\n")
+        raise VerificationError(first + (" (and more)" if more else "")) from error

@@ -31,6 +31,7 @@ OTHER_SOLVER = ('APT::Solver "3.0";', 'APT::Solver::Strict-Pinning "false";')
 """Settings of the solver that takes another version than the preferred one where it must."""
 
 _URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>\w{64})\Z")
+_REMOVAL = re.compile(r"^(?:Remv|Purg) (\S+)", re.MULTILINE)
 _SHA256 = re.compile(r"^SHA256: (\w{64})$", re.MULTILINE)
 _UNKNOWN = re.compile(
     r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate"
@@ -191,9 +192,22 @@ def solve(
         UnknownPackageError: no repository has a package of some name.
         UnsolvableError: the packages cannot be installed together.
     """
-    status = "\n".join(_installed_stanza(choice.stanza) for choice in installed)
-    (apt.directory / "status").write_text(status, encoding="utf-8")
+    _write_status(apt, installed)
     return _describe(apt, _capture_uris(apt, ["install", *wanted], settings))
+
+
+def find_removals(
+    apt: Apt, wanted: Sequence[str], *, installed: Iterable[Choice]
+) -> tuple[str, ...]:
+    """Return which of *installed* go when apt installs *wanted*, by name.
+
+    Raises:
+        UnknownPackageError: no repository has a package of some name.
+        UnsolvableError: the packages cannot be installed together.
+    """
+    _write_status(apt, installed)
+    output = _capture_words(apt, ["--simulate", "install", *wanted], ())
+    return tuple(sorted(set(_REMOVAL.findall(output))))
 
 
 def find_downloads(apt: Apt, names: Sequence[str]) -> list[Choice]:
@@ -241,13 +255,16 @@ def _write_offer(directory: Path, offer: Offer, number: int) -> None:
     (directory / "Release").write_text(text, encoding="utf-8")
 
 
-def _capture_uris(
-    apt: Apt, words: Sequence[str], settings: Sequence[str]
-) -> dict[str, tuple[str, int]]:
+def _write_status(apt: Apt, installed: Iterable[Choice]) -> None:
+    status = "\n".join(_installed_stanza(choice.stanza) for choice in installed)
+    (apt.directory / "status").write_text(status, encoding="utf-8")
+
+
+def _capture_words(apt: Apt, words: Sequence[str], settings: Sequence[str]) -> str:
     options = [word for setting in settings for word in ("--option", _option(setting))]
-    argv = [*apt.prefix, "apt-get", "--quiet=2", "--print-uris", *options, *words]
+    argv = [*apt.prefix, "apt-get", "--quiet=2", *options, *words]
     try:
-        output = tools.capture(argv, env=apt.env).decode("utf-8")
+        return tools.capture(argv, env=apt.env).decode("utf-8")
     except tools.ToolError as error:
         names = [next(filter(None, found)) for found in _UNKNOWN.findall(error.message)]
         if names:
@@ -258,8 +275,13 @@ def _capture_uris(
                 + error.message.partition("\n")[2]
             ) from error
         raise
+
+
+def _capture_uris(
+    apt: Apt, words: Sequence[str], settings: Sequence[str]
+) -> dict[str, tuple[str, int]]:
     found = {}
-    for line in output.splitlines():
+    for line in _capture_words(apt, ["--print-uris", *words], settings).splitlines():
         match = _URI_LINE.match(line)
         if match is None:
             raise VnfsbuildError(f"apt-get: found line {line!r}, expected an URI with its SHA256")

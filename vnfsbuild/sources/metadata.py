@@ -6,25 +6,15 @@ packages, and they for the packages. What the host's own apt is told to believe 
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import hashlib
 import logging
-import lzma
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
-import pyzstd
-
-from vnfsbuild.digest import Digest, digest_of, digest_of_stream
+from vnfsbuild.digest import Digest, digest_of
 from vnfsbuild.errors import VerificationError, VnfsbuildError
-from vnfsbuild.fetch import FetchError, fetch, fetch_bytes
-from vnfsbuild.files import open_atomic
+from vnfsbuild.fetch import FetchError, fetch_bytes
+from vnfsbuild.sources.indexes import bring_index, open_kept, prune_kept
 from vnfsbuild.sources.openpgp import Signed, read_key, verify_clearsigned, verify_detached
 from vnfsbuild.sources.release import (
     IndexFile,
@@ -38,9 +28,6 @@ from vnfsbuild.sources.repository import KEYRING_PACKAGES, KEYRINGS, Repository
 logger = logging.getLogger(__name__)
 
 MAX_RELEASE_BYTES = 32 * 1024 * 1024
-MAX_INDEX_BYTES = 2 * 1024 * 1024 * 1024
-KEPT_SECONDS = 14 * 24 * 3600
-"""Indexes that nobody used for so long are deleted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +74,7 @@ def fetch_metadata(
         VerificationError: a signature, a date or an index is not what it must be.
         VnfsbuildError: a mirror fails, or has no such suite or component.
     """
-    kept = cache / "metadata" / "sha256"
-    kept.mkdir(parents=True, exist_ok=True)
+    kept = open_kept(cache)
     found = []
     for repository in repositories:
         progress(f"lock: reading {repository}")
@@ -109,7 +95,7 @@ def fetch_metadata(
             where=str(repository),
         )
         indexes = tuple(
-            _bring_index(repository, release, packed, plain, kept=kept, proxies=proxies)
+            _bring(repository, release, packed, plain, kept=kept, proxies=proxies)
             for packed, plain in chosen
         )
         found.append(
@@ -121,7 +107,7 @@ def fetch_metadata(
                 indexes=indexes,
             )
         )
-    _prune(kept)
+    prune_kept(kept)
     return tuple(found)
 
 
@@ -133,11 +119,14 @@ def read_keys(repository: Repository, root: Path) -> bytes:
     """
     if repository.key:
         return read_key(repository.key)
-    path = root / KEYRINGS[repository.distribution]
+    path = root / (repository.keyring or KEYRINGS[repository.distribution])
     if not path.is_file():
+        package = KEYRING_PACKAGES.get(repository.distribution)
         raise VnfsbuildError(
             f"{path}: no such keyring, expected the one that {repository} is signed by",
-            hint=f"apt-get install {KEYRING_PACKAGES[repository.distribution]}",
+            hint=f"apt-get install {package}"
+            if package
+            else "distribution.key in the recipe names a file beside it that has the keys",
         )
     return read_key(path)
 
@@ -190,7 +179,7 @@ def _fetch_text(repository: Repository, name: str, proxies: Mapping[str, str]) -
     return fetch_bytes(url, limit_bytes=MAX_RELEASE_BYTES, proxies=proxies)
 
 
-def _bring_index(
+def _bring(
     repository: Repository,
     release: Release,
     packed: IndexFile,
@@ -199,95 +188,12 @@ def _bring_index(
     kept: Path,
     proxies: Mapping[str, str],
 ) -> Path:
-    """Return the unpacked index, from *kept* when it is there and whole."""
-    if plain and _is_whole(kept / plain.sha256):
-        return kept / plain.sha256
-    path = kept / packed.sha256
-    if not _is_whole(path):
-        base = repository.metadata_url
-        urls = [f"{base}/{packed.path}"]
-        if release.by_hash:
-            folder = packed.path.rpartition("/")[0]
-            name = f"by-hash/SHA256/{packed.sha256}"
-            # By digest first: the plain name changes in the middle of a mirror's update.
-            urls.insert(0, f"{base}/{folder}/{name}" if folder else f"{base}/{name}")
-        fetch(
-            urls,
-            path,
-            digest=Digest(f"sha256:{packed.sha256}"),
-            size_bytes=packed.size_bytes,
-            proxies=proxies,
-        )
-    if packed is plain or packed == plain:
-        return path
-    unpacked = _unpack(path, packed, plain, kept=kept, where=f"{repository} {packed.path}")
-    if plain:
-        path.unlink()
-    return unpacked
-
-
-def _unpack(
-    path: Path, packed: IndexFile, plain: IndexFile | None, *, kept: Path, where: str
-) -> Path:
-    limit_bytes = plain.size_bytes if plain else MAX_INDEX_BYTES
-    hasher, seen_bytes = hashlib.sha256(), 0
-    target = kept / f"{packed.sha256}.unpacked"
-    with _written(target), _open_packed(path, packed.path) as source, open_atomic(target) as sink:
-        try:
-            for piece in iter(lambda: source.read(1024 * 1024), b""):
-                seen_bytes += len(piece)
-                if seen_bytes > limit_bytes:
-                    raise VerificationError(f"{where}: unpacks to more than {limit_bytes} bytes")
-                hasher.update(piece)
-                sink.write(piece)
-        except (lzma.LZMAError, EOFError, gzip.BadGzipFile, pyzstd.ZstdError) as error:
-            raise VnfsbuildError(f"{where}: cannot be unpacked: {error}") from error
-        found = hasher.hexdigest()
-        if plain and found != plain.sha256:
-            raise VerificationError(
-                f"{where}: unpacks to sha256:{found}, the Release file says {plain.sha256}"
-            )
-    return target.replace(kept / found)
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise VnfsbuildError(
-            f"{path.parent}: cannot be written: {error.strerror}",
-            hint="free some space, or keep the cache elsewhere: VNFS_CACHE=/path vnfsbuild …",
-        ) from error
-
-
-def _open_packed(path: Path, name: str) -> AbstractContextManager[BinaryIO]:
-    openers: dict[str, Callable[..., Any]] = {
-        ".xz": lzma.open,
-        ".gz": gzip.open,
-        ".zst": pyzstd.open,
-    }
-    return cast("BinaryIO", openers.get(Path(name).suffix, open)(path, "rb"))
-
-
-def _is_whole(path: Path) -> bool:
-    """Tell whether the file at *path* is what its name says; one that is not is deleted."""
-    try:
-        with path.open("rb") as file:
-            digest, _ = digest_of_stream(file)
-    except FileNotFoundError:
-        return False
-    if digest != f"sha256:{path.name}":
-        logger.warning("%s: damaged in the cache, fetched again", path.name)
-        path.unlink()
-        return False
-    os.utime(path)
-    return True
-
-
-def _prune(kept: Path) -> None:
-    oldest = time.time() - KEPT_SECONDS
-    for path in kept.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < oldest:
-                path.unlink()
+    base = repository.metadata_url
+    urls = [f"{base}/{packed.path}"]
+    if release.by_hash:
+        folder = packed.path.rpartition("/")[0]
+        name = f"by-hash/SHA256/{packed.sha256}"
+        # By digest first: the plain name changes in the middle of a mirror's update.
+        urls.insert(0, f"{base}/{folder}/{name}" if folder else f"{base}/{name}")
+    where = f"{repository} {packed.path}"
+    return bring_index(packed, plain, urls=urls, kept=kept, proxies=proxies, where=where)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from vnfsbuild.distributions import DEB, is_rpm, place_component
+from vnfsbuild.distributions import distribution_of as distribution_of  # part of what this offers
 from vnfsbuild.lock import LockedPackage
-from vnfsbuild.origins import DISTRIBUTIONS, Distribution
+from vnfsbuild.origins import Distribution
 from vnfsbuild.recipe import Recipe
 from vnfsbuild.sources.mirror import capture_default_archive, find_host_archive
 from vnfsbuild.sources.repository import LOCAL, Archive, make_foreign
@@ -61,22 +63,17 @@ def make_urls(
     if env.get("VNFS_SECURITY_MIRROR", "none") != "none":
         everywhere.append(env["VNFS_SECURITY_MIRROR"].rstrip("/"))
     archives: dict[str, list[Archive]] = {}
+    tops = _find_tops(origin, env.get("VNFS_RPM_MIRROR"))
     found = {}
     for item in packages:
         distribution = distribution_of(item.repository)
-        if distribution and distribution not in archives:
+        if distribution in DEB and distribution not in archives:
             release = item.repository.split("-")[1]
             archives[distribution] = _find_archives(distribution, release, origin, tools)
-        of_it = archives[distribution] if distribution else []
-        urls = _make_urls(item, origin, everywhere=everywhere, archives=of_it)
+        of_it = archives[distribution] if distribution in DEB else []
+        urls = _make_urls(item, origin, everywhere=everywhere, archives=of_it, tops=tops)
         found[item.sha256] = tuple(dict.fromkeys(urls))
     return found
-
-
-def distribution_of(repository: str) -> str | None:
-    """Return of which distribution the repository of this id is; None for those of others."""
-    name = repository.partition("-")[0]
-    return name if name in DISTRIBUTIONS and repository != name else None
 
 
 def vendored_path(item: LockedPackage) -> str:
@@ -86,7 +83,12 @@ def vendored_path(item: LockedPackage) -> str:
 
 
 def _make_urls(
-    item: LockedPackage, origin: Origin, *, everywhere: list[str], archives: list[Archive]
+    item: LockedPackage,
+    origin: Origin,
+    *,
+    everywhere: list[str],
+    archives: list[Archive],
+    tops: list[str],
 ) -> list[str]:
     urls = []
     if item.repository == LOCAL and origin.directory:
@@ -94,11 +96,23 @@ def _make_urls(
     urls += [f"{mirror}/{_quote(vendored_path(item))}" for mirror in everywhere]
     path = _quote(item.path)
     urls += [f"{url}/{path}" for name, url in origin.foreign if name == item.repository]
+    if distribution_of(item.repository) not in (None, *DEB):
+        urls += [f"{top}/{path}" for top in tops]
     for archive in archives:
         security = item.repository.endswith("-security")
         bases = [archive.security, archive.main] if security else [archive.main]
         urls += [f"{base}/{path}" for base in bases if base]
     return urls
+
+
+def _find_tops(origin: Origin, mirror: str | None) -> list[str]:
+    """Return where the repositories of the recipe's RPM distribution are: mirrors, then vaults."""
+    named = origin.distribution
+    if named is None or not is_rpm(named.id):
+        return []
+    top, _ = place_component(named.id, "", release=named.release, architecture=named.architecture)
+    mirrors = [item.rstrip("/") for item in (named.mirror, mirror) if item]
+    return [*(f"{item}/{top}".rstrip("/") for item in mirrors), *named.vaults]
 
 
 def _find_archives(distribution: str, release: str, origin: Origin, tools: Path) -> list[Archive]:

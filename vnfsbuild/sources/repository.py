@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnfsbuild.origins import ForeignRepository
+from vnfsbuild.distributions import keyring_of, place_component
+from vnfsbuild.origins import METADATA, Distribution, ForeignRepository
 
 LOCAL = "local"
 """What the lock names as the repository of packages beside the recipe."""
@@ -43,6 +44,10 @@ class Repository:
     """None: the distribution's own keyring"""
     distribution: str = ""
     """of which it is part; empty for those of others"""
+    keyring: str = ""
+    """the distribution's keys, below the root of a tools tree; empty: :data:`KEYRINGS`'"""
+    trust: str = METADATA
+    """what is signed: the metadata, or each package alone"""
 
     @property
     def metadata_url(self) -> str:
@@ -77,6 +82,32 @@ def make_repositories(
     )
 
 
+def make_rpm_repositories(
+    distribution: Distribution, mirror: str, *, directory: Path
+) -> tuple[Repository, ...]:
+    """Return the repositories of an RPM *distribution* at *mirror*, for a recipe in *directory*."""
+    found = []
+    for component in distribution.components:
+        top, suite = place_component(
+            distribution.id,
+            component,
+            release=distribution.release,
+            architecture=distribution.architecture,
+        )
+        found.append(
+            Repository(
+                id=f"{distribution.id}-{component}",
+                uri=f"{mirror}/{top}".rstrip("/"),
+                suite=f"{suite}/",
+                key=directory / distribution.key if distribution.key else None,
+                distribution=distribution.id,
+                keyring=keyring_of(distribution.id, distribution.release),
+                trust=distribution.trust,
+            )
+        )
+    return tuple(found)
+
+
 def make_foreign(named: Iterable[ForeignRepository], *, directory: Path) -> tuple[Repository, ...]:
     """Return the suites of the repositories that a recipe in *directory* names."""
     return tuple(
@@ -86,6 +117,7 @@ def make_foreign(named: Iterable[ForeignRepository], *, directory: Path) -> tupl
             suite=suite,
             components=item.components,
             key=directory / item.key,
+            trust=item.trust,
         )
         for item in named
         for suite in item.suites

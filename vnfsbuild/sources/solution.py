@@ -22,6 +22,7 @@ from vnfsbuild.sources.apt import (
     UnsolvableError,
     find_downloads,
     find_package_names,
+    find_removals,
     prepare,
     solve,
 )
@@ -48,6 +49,8 @@ class Wish:
     removed: tuple[str, ...] = ()
     """not to be installed, in the last step"""
     recommends: bool = False
+    installed: tuple[Choice, ...] = ()
+    """there before the first step: a base's packages"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +74,8 @@ class Supply:
     """packages beside the recipe: preferred to all others"""
     kept: tuple[Choice, ...] = ()
     """packages of a lock: preferred to those of repositories"""
+    installed: tuple[Choice, ...] = ()
+    """a base's packages"""
 
 
 def find_solution(wish: Wish, supply: Supply, solver: Solver) -> tuple[Choice, ...]:
@@ -83,7 +88,7 @@ def find_solution(wish: Wish, supply: Supply, solver: Solver) -> tuple[Choice, .
     chosen = _ask(wish, _make_offers(supply), solver, may_move=bool(supply.kept))
     rows = {item.package.sha256: item for item in (*supply.kept, *supply.local)}
     chosen = tuple(rows.get(item.package.sha256, item) for item in chosen)
-    return _settle(wish, chosen, solver) if supply.kept else chosen
+    return _settle(wish, chosen, solver) if supply.kept and chosen else chosen
 
 
 def find_kept(wish: Wish, supply: Supply, solver: Solver) -> tuple[Choice, ...] | None:
@@ -91,12 +96,22 @@ def find_kept(wish: Wish, supply: Supply, solver: Solver) -> tuple[Choice, ...] 
 
     None where that is not enough.
     """
-    there = {item.package.name for item in (*supply.kept, *supply.local)}
+    offered = (*supply.kept, *supply.local, *wish.installed)
+    there = {item.package.name for item in offered}
     removed = tuple(name for name in wish.removed if name in there)
     try:
         return find_solution(replace(wish, removed=removed), replace(supply, verified=()), solver)
     except (UnknownPackageError, UnsolvableError):
         return None
+
+
+def find_vanishing(wish: Wish, chosen: Sequence[Choice], solver: Solver) -> tuple[str, ...]:
+    """Return which packages that were installed go when *wish* is had by *chosen*, by name."""
+    offer = Offer(repository=KEPT, packages=_render(chosen))
+    with tempfile.TemporaryDirectory(dir=solver.directory, prefix="apt.") as name:
+        apt = _prepare((offer,), solver, Path(name), wish)
+        words = [*wish.steps[-1], *(f"{item}-" for item in wish.removed)]
+        return find_removals(apt, words, installed=wish.installed)
 
 
 def find_known_names(supply: Supply, solver: Solver) -> list[str]:
@@ -125,7 +140,7 @@ def _settle(wish: Wish, chosen: Sequence[Choice], solver: Solver) -> tuple[Choic
 
     The solver that makes others move is not the one that mkosi asks, so this one is asked again.
     """
-    names = {item.package.name for item in chosen}
+    names = {item.package.name for item in (*chosen, *wish.installed)}
     removed = tuple(name for name in wish.removed if name in names)
     offer = Offer(repository=KEPT, packages=_render(chosen))
     rows = {item.package.sha256: item for item in chosen}
@@ -148,10 +163,12 @@ def _ask(
 
 def _take_steps(apt: Apt, wish: Wish, settings: Sequence[str]) -> tuple[Choice, ...]:
     found: dict[str, Choice] = {}
+    there = {item.package.name: item for item in wish.installed}
     for step in wish.steps:
         removed = [f"{name}-" for name in wish.removed] if step is wish.steps[-1] else []
         words = [*step, *removed]
-        answer = solve(apt, words, installed=tuple(found.values()), settings=settings)
+        installed = tuple({**there, **found}.values())
+        answer = solve(apt, words, installed=installed, settings=settings)
         # A step may put another version in the place of one before it.
         found.update({item.package.name: item for item in answer})
     for item in find_downloads(apt, wish.alone) if wish.alone else ():

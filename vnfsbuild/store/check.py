@@ -20,10 +20,8 @@ from vnfsbuild.files import locked, read_bounded
 from vnfsbuild.listing import render_size
 from vnfsbuild.manifest import (
     EMPTY,
-    INITRD,
-    KERNEL,
     MAX_METADATA_BYTES,
-    SOURCE,
+    ROLES,
     Descriptor,
     parse_index,
     parse_manifest,
@@ -38,8 +36,6 @@ from vnfsbuild.store.writer import LOCK_NAME
 
 LISTING = ("list of referrers", "empty blob")
 """Roles of what can always be written anew."""
-
-_ROLES = {SOURCE: "source", KERNEL: "kernel", INITRD: "initrd"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +169,7 @@ def list_parts(
     if fault_of(own[0], blobs) is None:
         manifest = parse_manifest(store.read_metadata(own[0].descriptor))
         own.append(Part(role="config", descriptor=manifest.config))
-        own += [Part(role=_ROLES.get(item.media_type, "layer"), descriptor=item)
+        own += [Part(role=ROLES.get(item.media_type, "layer"), descriptor=item)
                 for item in manifest.payloads]  # fmt: skip
     referrers = []
     if digest in index.referrers:

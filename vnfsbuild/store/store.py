@@ -78,7 +78,7 @@ class Store(StoreKeeper):
             with source.open("rb") as file:
                 digest, size_bytes = digest_of_stream(file)
                 found = Descriptor(media_type, digest, size_bytes)
-                if self._keep(found):
+                if self.keep(found):
                     return found
                 file.seek(0)
                 return self.add_blob(file, media_type=media_type)
@@ -93,7 +93,7 @@ class Store(StoreKeeper):
                 incoming.move_to_store()
         return added
 
-    def _keep(self, blob: Descriptor) -> bool:
+    def keep(self, blob: Descriptor) -> bool:
         """Keep *blob* for the capsule that will name it, when the store has it undamaged."""
         with self.told(), self.writing():
             self.rely_on(blob.digest)

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from vnfsbuild.digest import Digest, parse_digest, parse_json, render_json
 from vnfsbuild.errors import InputError, VerificationError
-from vnfsbuild.manifest import INITRD, KERNEL, LAYER_TYPES, Descriptor, Manifest
+from vnfsbuild.manifest import DRIVERS, INITRD, KERNEL, LAYER_TYPES, Descriptor, Manifest
 
 MEDIA_TYPE = "application/vnd.vnfs.chunks.v1+json"
 """Also the artifact type of the referrer."""
@@ -99,7 +99,7 @@ def chunked_payloads(manifest: Manifest) -> tuple[Descriptor, ...]:
     found = {
         payload.digest: payload
         for payload in manifest.payloads
-        if payload.media_type in (KERNEL, INITRD, *LAYER_TYPES)
+        if payload.media_type in (KERNEL, INITRD, DRIVERS, *LAYER_TYPES)
     }
     return tuple(found.values())
 

@@ -1,4 +1,4 @@
-"""Payloads that are archives, source and initrd: what is in them, and the contents of files.
+"""Payloads that are archives, source, initrd, drivers: what is in them, and contents of files.
 
 An initrd is what the kernel unpacks: cpio archives in the newc format, one after another, with
 zeros between them, all of it compressed. Libraries stop at the first end, or at the zeros.
@@ -18,7 +18,7 @@ import pyzstd
 
 from vnfsbuild.digest import Digest, digest_of
 from vnfsbuild.layer import Entry
-from vnfsbuild.manifest import INITRD
+from vnfsbuild.manifest import DRIVERS, INITRD
 from vnfsbuild.newc import TRAILER
 from vnfsbuild.unpack.piece import Piece
 
@@ -43,7 +43,10 @@ class Archive:
         """
         self._piece = piece
         data = b"".join(piece.chunks())
-        found = self._read_initrd(data) if media_type == INITRD else self._read_tar(data)
+        if media_type == INITRD:
+            data = self._decompress(data)
+        reads_cpio = media_type in (INITRD, DRIVERS)
+        found = self._read_cpio(data) if reads_cpio else self._read_tar(data)
         # Of several with one name the last counts, as it does when they are unpacked.
         self._members = {entry.path: (entry, content) for entry, content in found}
         self.entries = [entry for entry, _ in self._members.values()]
@@ -77,8 +80,7 @@ class Archive:
         except tarfile.TarError as error:
             raise self._piece.damaged(str(error)) from error
 
-    def _read_initrd(self, data: bytes) -> Iterator[tuple[Entry, bytes]]:
-        plain = self._decompress(data)
+    def _read_cpio(self, plain: bytes) -> Iterator[tuple[Entry, bytes]]:
         at = 0
         while at < len(plain):
             if plain[at : at + 4] == bytes(4):

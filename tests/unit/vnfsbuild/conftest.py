@@ -144,6 +144,8 @@ class Workshop:
             words = {"layers": (), "name": "bootstrap", **words}
         config_bytes = m.render_config(self.config(**words))
         kinds = [m.SOURCE, m.KERNEL, m.INITRD, *([] if bootstrap else [m.LAYER_SQUASHFS] * 2)]
+        if bootstrap and payloads and len(payloads) > len(kinds):
+            kinds.append(m.DRIVERS)
         contents = (
             payloads or [b"source", b"kernel!", b"initrd" * 100, b"", b"modules"][: len(kinds)]
         )

@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
+
+import pytest
 
 from provisiond.protocol import PROTOCOL
-from vnfsbuild.agentzip import FLOOR_0, agent_sources, render_agent
+from vnfsbuild.agentzip import CARRIED, FLOOR_0, agent_sources, compile_agent, render_agent
 from vnfsbuild.initrd import bootstrap
 from vnfsbuild.initrd.python import find_imports
+from vnfsbuild.sandbox import LOADER
 
 
 def test_the_same_sources_give_the_same_bytes():
@@ -26,7 +30,7 @@ def test_it_holds_the_agent_the_protocol_and_floor_0():
     assert names == ["__main__.py", *agent_sources()]
     assert {f"vnfsbuild/{name}.py" for name in FLOOR_0} <= set(names)
     others = [name for name in names if not name.startswith(("vnfsbuild/", "provisiond/agent/"))]
-    assert others == ["__main__.py", "provisiond/__init__.py", "provisiond/protocol.py"]
+    assert others == ["__main__.py", *(f"provisiond/{name}.py" for name in CARRIED)]
 
 
 def test_it_runs_without_anything_installed(tmp_path):
@@ -50,7 +54,9 @@ def test_it_runs_without_anything_installed(tmp_path):
         env={**os.environ, "PYTHONPATH": ""},
         check=False,
     )
-    assert (done.returncode, done.stderr) == (2, "usage: agent.pyz bootstrap|run\n")
+    assert (done.returncode, done.stderr) == (
+        2, "usage: agent.pyz bootstrap|checkin|drivers|halt|run|work\n",
+    )  # fmt: skip
 
 
 def test_it_imports_the_standard_library_only():
@@ -61,3 +67,42 @@ def test_it_imports_the_standard_library_only():
 
 def test_the_bootstrap_says_which_protocol_its_agent_speaks():
     assert bootstrap.PROTOCOL == PROTOCOL
+
+
+THIS_SYSTEM = Path("/")
+
+
+@pytest.mark.skipif(
+    not (THIS_SYSTEM / LOADER).exists() or not (THIS_SYSTEM / "usr/bin/python3").exists(),
+    reason="this system has no python3 of its own",
+)
+def test_for_a_capsule_it_is_compiled_by_the_capsules_python(tmp_path):
+    agent = render_agent()
+    compiled = compile_agent(THIS_SYSTEM, agent)
+    assert compiled == compile_agent(THIS_SYSTEM, agent)
+    with zipfile.ZipFile(io.BytesIO(compiled)) as archive:
+        names = archive.namelist()
+        assert archive.read("provisiond/protocol.py").startswith(b'"""')
+    assert names[0] == "__main__.py"
+    sources = {name for name in names[1:] if name.endswith(".py")}
+    assert {f"{name}c" for name in sources} == set(names[1:]) - sources
+    path = tmp_path / "agent.pyz"
+    path.write_bytes(compiled)
+    # That Python takes the compiled ones, ours the sources when it is another.
+    for python in ("/usr/bin/python3", sys.executable):
+        program = (
+            f"import sys; sys.path.insert(0, {str(path)!r})\n"
+            "import provisiond.agent.running as found; print(found.__file__, found.__cached__)"
+        )
+        done = subprocess.run(
+            [python, "-I", "-S", "-c", program], capture_output=True, text=True, check=True
+        )
+        assert str(path) in done.stdout
+        if python == "/usr/bin/python3":
+            assert ".pyc" in done.stdout
+        done = subprocess.run([python, "-I", "-S", str(path)], capture_output=True, check=False)
+        assert done.returncode == 2
+
+
+def test_a_tree_without_python_gets_the_sources(tmp_path):
+    assert compile_agent(tmp_path, b"as it is") == b"as it is"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vnfsbuild.build import FORMATS
 from vnfsbuild.manifest import LAYER_TYPES
+from vnfsbuild.payloads import FORMATS
 from vnfsbuild.recipe import parse_recipe
 
 RECIPE = """\

@@ -87,6 +87,7 @@ def test_every_module_of_a_verb_has_its_command():
     assert {module for module, _ in cli.VERBS.values()} == modules
     assert [words for words, _ in all_commands() if words[0] in ("keys", "bootstrap")] == [
         ("bootstrap", "build"),
+        ("bootstrap", "show"),
         ("keys", "export"),
         ("keys", "list"),
         ("keys", "new"),

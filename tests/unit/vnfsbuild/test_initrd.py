@@ -238,6 +238,8 @@ def test_the_bootstrap_says_which_kernel_it_runs(tmp_path):
 
 SCRIPTS = [
     "bootstrap-kernel/init",
+    "bootstrap-kernel/network.sh",
+    "bootstrap-kernel/rescue",
     "bootstrap-kernel/udhcpc",
     "vnfsbuild/initrd/functions.sh",
     "vnfsbuild/initrd/init",

@@ -1,5 +1,7 @@
 """A lock has one text, and reads back as itself."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,11 +10,13 @@ from vnfsbuild.digest import Digest
 from vnfsbuild.errors import InputError
 from vnfsbuild.lock import (
     Lock,
+    LockedBase,
     LockedBuilder,
     LockedFile,
     LockedKey,
     LockedPackage,
     LockedRepository,
+    lay_over,
     parse_lock,
     render_lock,
     sort_packages,
@@ -151,3 +155,29 @@ def test_what_is_no_lock_is_refused(old, new, told):
     with pytest.raises(InputError) as raised:
         parse_lock(TEXT.replace(old, new), where="recipe.lock")
     assert told in raised.value.message
+
+
+BASE = LockedBase(name="below", serial=3, digest=DIGEST)
+
+
+def test_a_lock_upon_a_base_reads_back_and_others_do_not_mention_it():
+    lock = replace(LOCK, base=BASE, tools=(), removed=("postfix",))
+    text = render_lock(lock)
+    assert f'base = {{ name = "below", serial = 3, digest = "{DIGEST}" }}\n' in text
+    assert 'removed = ["postfix"]\n' in text
+    assert parse_lock(text, where="x") == lock
+    assert "base =" not in render_lock(LOCK)
+
+
+def test_a_chain_of_locks_means_one_as_a_whole():
+    more = replace(PACKAGE, name="more", sha256="cd" * 32)
+    gone = replace(PACKAGE, name="gone", sha256="ef" * 32)
+    below = replace(LOCK, packages=(gone, PACKAGE), tools=(more,))
+    newer = replace(PACKAGE, version="9", sha256="01" * 32)
+    upon = replace(LOCK, serial=7, base=BASE, packages=(more, newer), tools=(), removed=("gone",))
+    whole = lay_over([below, upon])
+    assert sorted(item.name for item in whole.packages) == sorted([PACKAGE.name, "more"])
+    assert newer in whole.packages
+    assert whole.tools == (more,)
+    assert whole.serial == 7
+    assert lay_over([LOCK]) == LOCK

@@ -23,14 +23,17 @@ def descriptors(*kinds):
 
 
 manifests = st.builds(
-    lambda config, source, kernel, initrd, layers: m.Manifest(
-        m.CAPSULE if layers else m.BOOTSTRAP, config, (source, kernel, initrd, *layers)
+    lambda config, source, kernel, initrd, rest: m.Manifest(
+        m.CAPSULE if rest and rest[0].media_type in m.LAYER_TYPES else m.BOOTSTRAP,
+        config,
+        (source, kernel, initrd, *rest),
     ),
     descriptors(m.CONFIG),
     descriptors(m.SOURCE),
     descriptors(m.KERNEL),
     descriptors(m.INITRD),
-    st.lists(descriptors(*m.LAYER_TYPES), max_size=3),
+    st.lists(descriptors(*m.LAYER_TYPES), max_size=3)
+    | st.lists(descriptors(m.DRIVERS), min_size=1, max_size=1),
 )
 printable = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=9)
 names = st.from_regex(r"[a-z0-9]{1,9}(-[a-z0-9]{1,9})?", fullmatch=True)
@@ -77,6 +80,10 @@ def test_an_index_is_read_back(index):
     assert m.parse_index(m.render_index(index), where="x") == index
 
 
+def set_layer(value):
+    value["layers"][3]["mediaType"] = m.LAYER_SQUASHFS
+
+
 def test_parts_of_a_manifest_are_found_by_type(workshop):
     manifest = m.parse_manifest(workshop.capsule().manifest)
     assert manifest.payload(m.KERNEL).digest == digest_of(b"kernel!")
@@ -84,6 +91,27 @@ def test_parts_of_a_manifest_are_found_by_type(workshop):
     assert manifest.blobs[0] == manifest.config
     with pytest.raises(VerificationError, match=r"2 payloads .*squashfs, expected one"):
         manifest.payload(m.LAYER_SQUASHFS)
+
+
+def test_a_bootstrap_may_have_drivers_beside_its_initrd(workshop):
+    toy = workshop.capsule(bootstrap=True, payloads=[b"source", b"kernel", b"initrd", b"more"])
+    assert m.parse_manifest(toy.manifest).drivers.digest == digest_of(b"more")
+    assert m.parse_manifest(workshop.capsule(bootstrap=True).manifest).drivers is None
+
+
+BAD_BOOTSTRAPS = {
+    "twice drivers": lambda value: value["layers"].append(value["layers"][3]),
+    "drivers before the initrd": lambda value: value["layers"].insert(2, value["layers"].pop(3)),
+    "a layer": set_layer,
+    "drivers of a capsule": lambda value: value.update(artifactType=m.CAPSULE),
+}
+
+
+@pytest.mark.parametrize("change", BAD_BOOTSTRAPS.values(), ids=BAD_BOOTSTRAPS)
+def test_what_is_no_manifest_of_a_bootstrap_is_refused(workshop, change):
+    toy = workshop.capsule(bootstrap=True, payloads=[b"source", b"kernel", b"initrd", b"more"])
+    with pytest.raises(VerificationError, match=r"^here: found payloads"):
+        m.parse_manifest(edited(toy.manifest, change), where="here")
 
 
 def edited(data, change):

@@ -7,7 +7,7 @@ import pytest
 
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
 from vnfsbuild.fetch import FetchError
-from vnfsbuild.sources import metadata
+from vnfsbuild.sources import indexes
 from vnfsbuild.sources.metadata import Verifier, fetch_metadata
 from vnfsbuild.sources.repository import Repository
 
@@ -169,6 +169,6 @@ def test_a_keyring_that_is_not_there_is_told(read, tmp_path):
 
 def test_indexes_that_nobody_uses_are_deleted(read, tmp_path, monkeypatch):
     [path] = read().indexes
-    monkeypatch.setattr(metadata, "KEPT_SECONDS", -10)
-    metadata._prune(path.parent)
+    monkeypatch.setattr(indexes, "KEPT_SECONDS", -10)
+    indexes.prune_kept(path.parent)
     assert list(path.parent.iterdir()) == []

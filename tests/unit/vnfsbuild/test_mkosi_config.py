@@ -73,3 +73,10 @@ def test_mkosi_has_no_network_and_not_the_hosts_name():
     assert argv[9:] == [
         sys.executable, "-m", "mkosi", "--directory", "/work/mkosi", "--force", "build"
     ]  # fmt: skip
+
+
+def test_a_base_is_copied_and_what_goes_of_it_is_named():
+    inputs = replace(INPUTS, base="/work/tree", removed=("postfix",))
+    conf = render_mkosi(inputs, PLACES)["mkosi.conf"]
+    assert "BaseTrees=/work/tree\n" in conf
+    assert conf.endswith("Packages=\n    linux-image-amd64\n    ssh\n    postfix-\n")

@@ -121,7 +121,8 @@ format = "ext4"
         "r.toml: name: missing",
         "r.toml: base: found '/other', expected another recipe's directory, from this one's, "
         "as in '../other'",
-        "r.toml: distribution.id: found 'debain', expected 'debian' or 'ubuntu'; 'debian' is near",
+        "r.toml: distribution.id: found 'debain', expected 'debian', 'ubuntu', 'alma', 'centos', "
+        "'fedora', 'rhel' or 'rocky'; 'debian' is near",
         "r.toml: distribution.mirror: found 'mirror.example.org', "
         "expected http://…, https://… or file://…",
         "r.toml: packages.install[0]: found 'a b', expected a package's name",
@@ -184,6 +185,9 @@ def test_a_level_of_the_other_format_is_refused():
 SHIPPED = {
     "recipes/debian-13-minimal": "debian trixie",
     "recipes/debian-13-compute": "debian trixie",
+    "recipes/debian-13-login": "debian trixie",
+    "recipes/alma-10-compute": "alma 10",
+    "recipes/rocky-9-compute": "rocky 9",
     "recipes/ubuntu-24.04-compute": "ubuntu noble",
     "bootstrap-kernel": "debian trixie",
 }

@@ -161,6 +161,28 @@ def test_a_package_has_the_url_that_the_world_knows(item, expected):
     assert make_purl(item) == expected
 
 
+@pytest.mark.parametrize(
+    ("repository", "version", "expected"),
+    [
+        ("rocky-BaseOS", "5.1.8-6.el9", "rocky/bash@5.1.8-6.el9?arch=x86_64&distro=rocky-9"),
+        ("rocky-BaseOS", "1:5-6", "rocky/bash@5-6?arch=x86_64&distro=rocky-9&epoch=1"),
+        ("epel", "5-6.el9", "epel/bash@5-6.el9?arch=x86_64"),
+        ("local", "5-6", "local/bash@5-6?arch=x86_64"),
+    ],
+)
+def test_so_has_an_rpm_package(repository, version, expected):
+    item = LockedPackage(
+        name="bash",
+        version=version,
+        architecture="x86_64",
+        size_bytes=1,
+        sha256="0" * 64,
+        path="Packages/bash.rpm",
+        repository=repository,
+    )
+    assert make_purl(item, release="9") == f"pkg:rpm/{expected}"
+
+
 # Provenance
 
 
