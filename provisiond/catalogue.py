@@ -5,23 +5,19 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from provisiond.intact import IntactFiles
+from provisiond.bootfiles import BootFiles
 from provisiond.protocol import PlannedCapsule
 from vnfsbuild.capsule import verify_head
-from vnfsbuild.digest import Digest, short
+from vnfsbuild.digest import Digest
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
 from vnfsbuild.files import read_bounded, write_atomic
 from vnfsbuild.manifest import (
     BOOTSTRAP,
     CAPSULE,
-    INITRD,
-    KERNEL,
     MAX_METADATA_BYTES,
-    Descriptor,
 )
 from vnfsbuild.reference import Reference
 from vnfsbuild.signing.keys import verify_ed25519
@@ -29,20 +25,14 @@ from vnfsbuild.store.index import StoredCapsule
 from vnfsbuild.store.keeper import Promotion, Removed
 from vnfsbuild.store.pins import Reasons
 from vnfsbuild.store.store import Store
+from vnfsbuild.transfer.chunkindex import attach_chunk_index
+from vnfsbuild.transfer.chunks import MEDIA_TYPE
 from vnfsbuild.trust import Trust, verify_trust
 
 logger = logging.getLogger(__name__)
 
 BRING_BOOTSTRAP = "vnfsbuild bootstrap build; provisionctl vnfs import bootstrap"
 """What brings a bootstrap."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BootstrapFiles:
-    """The files of a bootstrap, as firmware fetches them."""
-
-    kernel: Path
-    initrd: Path
 
 
 class Catalogue:
@@ -60,8 +50,13 @@ class Catalogue:
         self._trust_bytes: bytes | None = None
         self._held: Trust | None = None
         self._refusals: dict[Digest, str] = {}
-        self._files = IntactFiles()
         self._source_seen: tuple[int, ...] | None = None
+        self.boot = BootFiles(
+            find=lambda reference: self.find_stored(reference, BOOTSTRAP),
+            vouch=self._vouch,
+            blob_path=self._store.blob_path,
+        )
+        """What firmware is given."""
 
     @property
     def capsules(self) -> tuple[StoredCapsule, ...]:
@@ -144,53 +139,26 @@ class Catalogue:
             return None
         self._vouch(found)
         return PlannedCapsule(
-            name=found.name, digest=found.digest, signatures=found.signature_digests
-        )
+            name=found.name, digest=found.digest, signatures=found.signature_digests,
+            chunks=_find_chunks(found),
+        )  # fmt: skip
 
-    def find_bootstrap(self, reference: Reference) -> BootstrapFiles | None:
-        """Return the files of the bootstrap that *reference* means, as trustworthy as a capsule's.
+    def find_chunks(self, digest: str | None) -> Digest | None:
+        """Return the chunk index of the capsule *digest*, where there is one."""
+        found = self.find_digest(digest or "")
+        return _find_chunks(found) if found else None
 
-        Firmware verifies nothing, so it is done here: this reads files that were touched, and so
-        is nothing for the event loop.
+    def ensure_chunks(self, digest: str) -> None:
+        """Make the chunk index of the capsule *digest*, if that is here and has none.
 
         Raises:
-            VerificationError: it is here, and may not run; or its files are not what was signed.
+            VnfsbuildError: it cannot be read or written.
         """
-        found = self.find_stored(reference, BOOTSTRAP)
-        if found is None:
-            return None
-        self._vouch(found)
-        paths = {}
-        for what, path, blob in self._boot_files(found):
-            damage = self._files.find_damage(path, blob)
-            if damage:
-                raise _damaged(found, what, damage)
-            paths[what] = path
-        return BootstrapFiles(kernel=paths["kernel"], initrd=paths["initrd"])
-
-    def find_boot_refusal(self, reference: Reference) -> str:
-        """Return why the bootstrap that *reference* means is handed to nobody, with what to type.
-
-        Empty when nothing speaks against it, as far as is known without a look at the disk, or
-        when there is none.
-        """
-        found = self.find_stored(reference, BOOTSTRAP)
-        if found is None:
-            return ""
-        try:
-            self._vouch(found)
-            for what, path, blob in self._boot_files(found):
-                damage = self._files.last_damage(path, blob)
-                if damage:
-                    raise _damaged(found, what, damage)
-        except VerificationError as error:
-            return f"{error}; {error.hint}"
-        return ""
-
-    def _boot_files(self, found: StoredCapsule) -> Iterator[tuple[str, Path, Descriptor]]:
-        for what, kind in (("kernel", KERNEL), ("initrd", INITRD)):
-            blob = found.manifest.payload(kind)
-            yield what, self._store.blob_path(blob.digest), blob
+        found = self.find_digest(digest)
+        is_capsule = found is not None and found.manifest.artifact_type == CAPSULE
+        if found is not None and is_capsule and _find_chunks(found) is None:
+            attach_chunk_index(self._store, found)
+            self.refresh()
 
     def _vouch(self, found: StoredCapsule) -> None:
         """Return when trust.json lets the capsule or bootstrap *found* run, now.
@@ -226,6 +194,11 @@ class Catalogue:
         trust = self.load_trust()
         stored = self._store.import_file(path, trust=trust, now=int(time.time()), current=promote)
         self.refresh()
+        try:
+            # Nodes mend wrong ranges by it, and fetch only what is new when they are upgraded.
+            self.ensure_chunks(stored.digest)
+        except (VnfsbuildError, OSError) as error:
+            logger.warning("%s: imported, but without a chunk index: %s", stored.name, error)
         return stored
 
     def promote(self, reference: Reference) -> Promotion:
@@ -334,9 +307,6 @@ class Catalogue:
         return None
 
 
-def _damaged(found: StoredCapsule, what: str, damage: str) -> VerificationError:
-    return VerificationError(
-        f"{found.name}:{found.config.serial}@{short(found.digest)}: its {what} in the store is "
-        f"not what was signed: {damage}",
-        hint="provisionctl vnfs import FILE brings it anew; look after the disk",
-    )
+def _find_chunks(capsule: StoredCapsule) -> Digest | None:
+    attached = capsule.attached(MEDIA_TYPE)
+    return attached.digest if attached else None

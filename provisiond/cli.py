@@ -39,6 +39,7 @@ CONTROL_VERBS = {
     "import": ("provisiond.commands.transfer", "import_", "Make a file all that is set."),
     "lab": ("provisiond.lab.command", "lab", "Boot virtual nodes on this machine."),
     "node": NODE,
+    "rollout": ("provisiond.commands.rollout", "rollout", "Nodes that go over to a capsule."),
     "simulate": (
         "provisiond.lab.simulate_command",
         "command",

@@ -21,6 +21,7 @@ from provisiond.configvalues import (
     as_database,
     as_device,
     as_domain,
+    as_exports,
     as_integer,
     as_interface,
     as_optional_address,
@@ -30,6 +31,7 @@ from provisiond.configvalues import (
     as_range,
     as_registration,
     as_text,
+    as_web_addresses,
 )
 from provisiond.nodes.attributes import nearest
 from vnfsbuild.errors import InputError
@@ -57,6 +59,9 @@ class Config:
     ipxe_dir: Path
     port: int
     boot_port: int
+    servers: tuple[str, ...]
+    mirrors: tuple[str, ...]
+    nfs_exports: tuple[str, ...]
     kernel_arguments: tuple[str, ...]
     name_pattern: str
     total_nodes: int
@@ -75,6 +80,16 @@ class Config:
     def server_url(self) -> str:
         """Where agents check in."""
         return f"https://{self.address.ip}:{self.port}"
+
+    @property
+    def server_urls(self) -> tuple[str, ...]:
+        """All addresses that agents may ask, this server's first."""
+        return tuple(dict.fromkeys((self.server_url, *self.servers)))
+
+    @property
+    def blob_urls(self) -> tuple[str, ...]:
+        """Where blobs are, this server's first."""
+        return tuple(dict.fromkeys((f"{self.boot_url}/blobs", *self.mirrors)))
 
     @property
     def boot_url(self) -> str:
@@ -167,6 +182,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         table="http", key="boot_port", parse=_PORT, default=8988,
         meaning="Plain HTTP, for firmware, bootstraps and signed blobs.",
+    ),
+    Setting(
+        table="http", key="servers", parse=as_web_addresses("https"), default=[],
+        meaning="More addresses that agents may ask, with a certificate of the same authority.",
+    ),
+    Setting(
+        table="http", key="mirrors", parse=as_web_addresses("http", "https"), default=[],
+        meaning="Base URLs with the same blobs; nodes spread over them and this server.",
+    ),
+    Setting(
+        table="nfs", key="exports", parse=as_exports, default=[],
+        meaning="SERVER:/PATH of the store's directory blobs, for nodes with transfer = nfs.",
     ),
     Setting(
         table="boot", key="kernel_arguments", parse=as_arguments,
@@ -332,7 +359,7 @@ def _make_config(values: Mapping[tuple[str, str], Any]) -> Config:
     fields = {
         key: value
         for (table, key), value in values.items()
-        if key != "range" and table not in ("overlay", "hooks")
+        if key != "range" and table not in ("overlay", "hooks", "nfs")
     }
     first, last = values["network", "range"]
     return Config(
@@ -341,6 +368,7 @@ def _make_config(values: Mapping[tuple[str, str], Any]) -> Config:
         last_address=last,
         overlay_files=values["overlay", "files"],
         overlay_directory=values["overlay", "directory"],
+        nfs_exports=values["nfs", "exports"],
         hooks_directory=values["hooks", "directory"],
         hooks_timeout_seconds=values["hooks", "timeout_seconds"],
     )

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from provisiond.nodes.model import parse_pattern
+from provisiond.nodes.values import parse_web_address
 from vnfsbuild.errors import InputError
 
 REGISTRATIONS = ("ask", "open", "closed")
 
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
+_EXPORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*):/[!-~]*\Z")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,200}[a-z0-9])?\Z")
 
 
@@ -128,6 +130,33 @@ def as_arguments(value: Any) -> tuple[str, ...]:
     # iPXE expands ${…} in the text that these go into.
     if not good or any("${" in item for item in value):
         raise ValueError("expected a list of words without blanks")
+    return tuple(value)
+
+
+def as_web_addresses(*schemes: str) -> Callable[[Any], tuple[str, ...]]:
+    """Return a reader of lists of URLs of these *schemes*."""
+
+    def parse(value: Any) -> tuple[str, ...]:
+        told = " or ".join(f"{scheme}://" for scheme in schemes)
+        try:
+            good = isinstance(value, list) and all(
+                parse_web_address(item).partition(":")[0] in schemes for item in value
+            )
+        except (InputError, TypeError):
+            good = False
+        if not good:
+            raise ValueError(f"expected a list of addresses that begin with {told}")
+        return tuple(item.rstrip("/") for item in value)
+
+    return parse
+
+
+def as_exports(value: Any) -> tuple[str, ...]:
+    """Return *value* as a list of NFS exports."""
+    if not isinstance(value, list) or not all(
+        isinstance(item, str) and _EXPORT.match(item) for item in value
+    ):
+        raise ValueError("expected a list of exports, as 10.87.0.1:/blobs")
     return tuple(value)
 
 

@@ -10,7 +10,40 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from vnfsbuild.digest import Digest, digest_of, parse_digest, render_json
+from provisiond.planned import AFTER_FAILURES as AFTER_FAILURES
+from provisiond.planned import NO_LIMIT as NO_LIMIT
+from provisiond.planned import TRANSFERS as TRANSFERS
+from provisiond.planned import NextReport as NextReport
+from provisiond.planned import OnFailure as OnFailure
+from provisiond.planned import PlannedCapsule as PlannedCapsule
+from provisiond.planned import PlannedNext as PlannedNext
+from provisiond.planned import PlannedOverlay as PlannedOverlay
+from provisiond.planned import (
+    capsule_value,
+    next_report_value,
+    next_value,
+    overlay_value,
+    parse_capsule,
+    parse_next,
+    parse_next_report,
+    parse_on_failure,
+    parse_overlay,
+)
+from provisiond.tasks import (
+    Knock,
+    PlannedTask,
+    TaskReport,
+    parse_knock,
+    parse_task,
+    parse_task_report,
+    render_knock,
+    render_task,
+    render_task_report,
+)
+from provisiond.wire import MAX_DETAIL_CHARACTERS as MAX_DETAIL_CHARACTERS
+from provisiond.wire import Fields
+from provisiond.wire import clean as clean
+from vnfsbuild.digest import Digest, digest_of, render_json
 from vnfsbuild.errors import InputError
 
 PROTOCOL = 1
@@ -18,11 +51,12 @@ SPOKEN = (1,)
 """Versions that the server answers: the last two, so far one."""
 
 STATES = ("init", "fetching", "booting", "ready", "failed", "halted")
-METHODS = ("kexec", "pivot", "local", "rescue")
+METHODS = ("auto", "kexec", "pivot", "local", "rescue")
+"""auto: pivot when the capsule's kernel is the one that runs, else kexec. The node decides."""
+WITHOUT_CAPSULE = ("local", "rescue")
 ACTIONS = ("wait", "boot", "none")
 
 MAX_CHECKIN_BYTES = 64 * 1024
-MAX_DETAIL_CHARACTERS = 2000
 MAX_WAIT_SECONDS = 300
 
 _HWADDR = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}(:[0-9a-f]{2}){0,14}\Z")
@@ -54,25 +88,11 @@ class Checkin:
     """The version of trust.json that it holds; agents before there was this do not tell."""
     report: Mapping[str, Any] = field(default_factory=dict)
     """Figures by name: text, whole numbers, lists of text. Shown, never acted on."""
+    next: Optional[NextReport] = None
+    """Of a node that runs, while it has something to do with another capsule."""
+    task: Optional[TaskReport] = None
+    knock: Optional[Knock] = None
     protocol: int = PROTOCOL
-
-
-@dataclass(frozen=True)
-class PlannedCapsule:
-    """Which capsule to boot. It is verified on the node; nothing here is trusted for that."""
-
-    name: str
-    digest: Digest
-    signatures: Tuple[Digest, ...]
-    """Digests of the DSSE envelopes over its manifest."""
-
-
-@dataclass(frozen=True)
-class PlannedOverlay:
-    """The files of this node: a tar, fetched from the server itself with the node key."""
-
-    digest: Digest
-    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -90,9 +110,25 @@ class Plan:
     kernel_arguments: Tuple[str, ...] = ()
     overlay: Optional[PlannedOverlay] = None
     blobs: Tuple[str, ...] = ()
-    """Base URLs; a blob is at ``BASE/sha256/HEX``. Servers of signed bytes, tried in order."""
+    """Base URLs; a blob is at ``BASE/sha256/HEX``. The node makes an order of its own of them."""
+    near: int = 0
+    """The first so many of *blobs* are asked before the others."""
+    transfer: str = "http"
+    nfs: Tuple[str, ...] = ()
+    """``SERVER:/PATH`` of exports that hold what *blobs* do; for the transfer nfs."""
     checkin_seconds: int = 60
     """How often a ready node checks in."""
+    on_failure: OnFailure = NO_LIMIT
+    debug: bool = False
+    """Whether the agent traces what it does."""
+    task: Optional[PlannedTask] = None
+    """For a node that runs."""
+    drivers: Optional[PlannedCapsule] = None
+    """To a bootstrap: the one whose drivers.cpio it is to fetch and load, when it has none."""
+    health_seconds: Optional[int] = None
+    """How often a ready node runs its health checks; 0: no more, none: as it likes."""
+    next: Optional[PlannedNext] = None
+    """To a node that runs: what it is to go over to."""
     protocol: int = PROTOCOL
 
 
@@ -107,6 +143,8 @@ class Answer:
     """64 hexadecimal digits; given once a boot, to the first check-in that may have it."""
     trust: Optional[str] = None
     """The text of trust.json, base64, when it is newer than the one that the node holds."""
+    digest: Optional[Digest] = None
+    """Of the plan as it came, with keys that are not known here; that is how it is called later."""
 
 
 def render_checkin(checkin: Checkin) -> bytes:
@@ -124,6 +162,9 @@ def render_checkin(checkin: Checkin) -> bytes:
         "capsule": checkin.capsule,
         "trustVersion": checkin.trust_version,
         "report": dict(checkin.report),
+        "next": next_report_value(checkin.next) if checkin.next else None,
+        "task": render_task_report(checkin.task),
+        "knock": render_knock(checkin.knock),
     }
     return render_json({key: item for key, item in value.items() if item is not None})
 
@@ -134,7 +175,7 @@ def parse_checkin(value: Any) -> Checkin:
     Raises:
         InputError: anything missing, of the wrong type or out of bounds.
     """
-    fields = _Object(value, "check-in")
+    fields = Fields(value, "check-in")
     protocol = fields.integer("protocol", least=1, most=1_000_000)
     if protocol not in SPOKEN:
         spoken = " or ".join(str(version) for version in SPOKEN)
@@ -152,6 +193,9 @@ def parse_checkin(value: Any) -> Checkin:
         capsule=fields.digest("capsule"),
         trust_version=fields.optional_integer("trustVersion", least=0, most=2**62),
         report=_report(fields.get("report")),
+        next=parse_next_report(fields.get("next")),
+        task=parse_task_report(fields.get("task")),
+        knock=parse_knock(fields.get("knock")),
     )
 
 
@@ -168,14 +212,22 @@ def plan_value(plan: Plan) -> Dict[str, Any]:
         "blobs": list(plan.blobs),
         "checkinSeconds": plan.checkin_seconds,
     }
-    if plan.capsule:
-        value["capsule"] = {
-            "name": plan.capsule.name,
-            "digest": plan.capsule.digest,
-            "signatures": list(plan.capsule.signatures),
-        }
-    if plan.overlay:
-        value["overlay"] = {"digest": plan.overlay.digest, "size": plan.overlay.size_bytes}
+    failure = plan.on_failure
+    by_nfs = plan.transfer != "http"
+    optional: Dict[str, Any] = {
+        "capsule": plan.capsule and capsule_value(plan.capsule),
+        "near": plan.near or None,
+        "transfer": plan.transfer if by_nfs else None,
+        "nfs": list(plan.nfs) if by_nfs else None,
+        "overlay": plan.overlay and overlay_value(plan.overlay),
+        "next": plan.next and next_value(plan.next),
+        "task": plan.task and render_task(plan.task),
+        "drivers": plan.drivers and capsule_value(plan.drivers),
+        "onFailure": {"tries": failure.tries, "then": failure.then} if failure.tries else None,
+        "debug": plan.debug or None,
+        "healthSeconds": plan.health_seconds,
+    }
+    value.update((key, item) for key, item in optional.items() if item is not None)
     return value
 
 
@@ -205,30 +257,32 @@ def parse_answer(value: Any) -> Answer:
         InputError: not a plan of a version that is spoken here, or not what its digest says:
             nothing of it may be acted on.
     """
-    fields = _Object(value, "answer")
-    plan = _parse_plan(fields.get("plan"))
-    if fields.digest("digest") != plan_digest(plan):
+    fields = Fields(value, "answer")
+    plan = parse_plan(fields.get("plan"))
+    # Of what came, not of what is known of it: a newer server says more.
+    digest = digest_of(render_json(fields.get("plan")))
+    if fields.digest("digest") != digest:
         raise InputError("answer: the plan is not the one that its digest names")
     return Answer(
         plan=plan,
+        digest=digest,
         time=fields.integer("time", least=0, most=2**62),
         node_key=fields.text("nodeKey", pattern=_NODE_KEY),
         trust=fields.text("trust"),
     )
 
 
-def clean(text: str, *, limit: int = 200) -> str:
-    """Return *text* as it may be shown: no control characters, at most *limit* long."""
-    shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+def parse_plan(value: Any) -> Plan:
+    """Return the plan that the JSON object *value* stands for; keys not known here are left out.
 
-
-def _parse_plan(value: Any) -> Plan:
-    fields = _Object(value, "plan")
+    Raises:
+        InputError: it is none, or of a version that is not spoken here.
+    """
+    fields = Fields(value, "plan")
     protocol = fields.integer("protocol", least=1, most=1_000_000)
     if protocol not in SPOKEN:
         raise InputError(f"plan: protocol {protocol}, this agent speaks {SPOKEN[-1]}")
-    capsule, overlay = fields.get("capsule"), fields.get("overlay")
+    capsule, overlay, drivers = (fields.get(key) for key in ("capsule", "overlay", "drivers"))
     plan = Plan(
         protocol=protocol,
         node_id=fields.required("nodeId", pattern=_HWADDR),
@@ -238,31 +292,22 @@ def _parse_plan(value: Any) -> Plan:
         method=fields.choice("method", METHODS),
         kernel_arguments=fields.texts("kernelArguments"),
         blobs=fields.texts("blobs"),
+        near=fields.integer("near", least=0, most=256, default=0),
+        transfer=fields.choice("transfer", TRANSFERS, default="http"),
+        nfs=fields.texts("nfs"),
         checkin_seconds=fields.integer("checkinSeconds", least=1, most=86400),
-        capsule=_parse_capsule(capsule) if capsule is not None else None,
-        overlay=_parse_overlay(overlay) if overlay is not None else None,
+        next=parse_next(fields.get("next")),
+        capsule=parse_capsule(capsule) if capsule is not None else None,
+        overlay=parse_overlay(overlay) if overlay is not None else None,
+        drivers=parse_capsule(drivers, where="plan: drivers") if drivers is not None else None,
+        on_failure=parse_on_failure(fields.get("onFailure")),
+        debug=fields.flag("debug"),
+        task=parse_task(fields.get("task")),
+        health_seconds=fields.optional_integer("healthSeconds", least=0, most=86400),
     )
-    if plan.action == "boot" and plan.capsule is None and plan.method in ("kexec", "pivot"):
+    if plan.action == "boot" and plan.capsule is None and plan.method not in WITHOUT_CAPSULE:
         raise InputError("plan: says boot and names no capsule")
     return plan
-
-
-def _parse_capsule(value: Any) -> PlannedCapsule:
-    fields = _Object(value, "plan: capsule")
-    signatures = fields.texts("signatures", most=64)
-    return PlannedCapsule(
-        name=fields.required("name"),
-        digest=parse_digest(fields.required("digest"), where="plan: capsule"),
-        signatures=tuple(parse_digest(item, where="plan: signatures") for item in signatures),
-    )
-
-
-def _parse_overlay(value: Any) -> PlannedOverlay:
-    fields = _Object(value, "plan: overlay")
-    return PlannedOverlay(
-        digest=parse_digest(fields.required("digest"), where="plan: overlay"),
-        size_bytes=fields.integer("size", least=0, most=2**32 - 1),
-    )
 
 
 def _report(value: Any) -> Dict[str, Any]:
@@ -281,71 +326,3 @@ def _report(value: Any) -> Dict[str, Any]:
         else:
             raise InputError(f"check-in: report: {key!r}: expected text, a whole number or texts")
     return report
-
-
-class _Object:
-    """Typed reads from a JSON object, with errors that say where."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise InputError(f"{where}: found {type(value).__name__}, expected an object")
-        self._value = value
-        self._where = where
-
-    def get(self, key: str) -> Any:
-        return self._value.get(key)
-
-    def text(self, key: str, *, pattern: Optional["re.Pattern[str]"] = None) -> Optional[str]:
-        value = self._value.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, str) or (pattern and not pattern.match(value)):
-            raise InputError(f"{self._where}: {key}: found {value!r:.80}, expected another form")
-        return value
-
-    def required(self, key: str, *, pattern: Optional["re.Pattern[str]"] = None) -> str:
-        value = self.text(key, pattern=pattern)
-        if value is None:
-            raise InputError(f"{self._where}: {key}: missing")
-        return value
-
-    def choice(self, key: str, choices: Tuple[str, ...]) -> str:
-        value = self.required(key)
-        if value not in choices:
-            raise InputError(
-                f"{self._where}: {key}: found {value!r:.80}, expected {', '.join(choices)}"
-            )
-        return value
-
-    def integer(self, key: str, *, least: int, most: int, default: Optional[int] = None) -> int:
-        value = self._value.get(key, default)
-        if type(value) is not int or not least <= value <= most:
-            raise InputError(
-                f"{self._where}: {key}: found {value!r:.80}, expected {least} to {most}"
-            )
-        return value
-
-    def optional_integer(self, key: str, *, least: int, most: int) -> Optional[int]:
-        if self._value.get(key) is None:
-            return None
-        return self.integer(key, least=least, most=most)
-
-    def texts(
-        self,
-        key: str,
-        *,
-        pattern: Optional["re.Pattern[str]"] = None,
-        least: int = 0,
-        most: int = 256,
-    ) -> Tuple[str, ...]:
-        value = self._value.get(key, [])
-        good = isinstance(value, list) and least <= len(value) <= most
-        if not good or not all(
-            isinstance(item, str) and (pattern is None or pattern.match(item)) for item in value
-        ):
-            raise InputError(f"{self._where}: {key}: found {value!r:.80}, expected a list of texts")
-        return tuple(value)
-
-    def digest(self, key: str) -> Optional[Digest]:
-        value = self.text(key)
-        return None if value is None else parse_digest(value, where=f"{self._where}: {key}")

@@ -17,17 +17,19 @@ import socket
 import ssl
 import struct
 import time
-from asyncio import sslproto
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from provisiond.administration.administration import Administration
-from provisiond.api.api import make_admin_app, make_agent_app, make_boot_app
+from provisiond.api.agents import AgentHandler, make_agent_handler
+from provisiond.api.api import make_admin_app, make_boot_app
 from provisiond.api.slowclients import SlowClients
+from provisiond.api.tlsconnection import encrypted
 from provisiond.authority import Authority
 from provisiond.catalogue import Catalogue
 from provisiond.config import Config
+from provisiond.datagrams import Datagrams
 from provisiond.events.events import EventLog
 from provisiond.events.runner import HookRunner
 from provisiond.hosts import HostsDirectory
@@ -36,8 +38,9 @@ from provisiond.nodes.database import NodeDatabase
 from provisiond.nodes.leases import LeaseFile
 from provisiond.nodes.registry import Registry
 from provisiond.overlays.overlays import Overlays
+from provisiond.parts import Parts
 from provisiond.prepare import find_group
-from provisiond.service import Parts, Service
+from provisiond.service import Service
 from provisiond.site import render_site
 from provisiond.statedir import StateDir
 from provisiond.supervisor import READ_HOSTS, READY
@@ -53,9 +56,6 @@ ACCEPTED_AT_ONCE = 32
 HANDSHAKE_SECONDS = 10
 KEEPALIVE_SECONDS = 75
 TRIM_SECONDS = 15.0
-TLS_BUFFER_BYTES = 2 * 1024
-"""asyncio holds a buffer for each TLS connection, of 256 KiB if left alone: with 10 000 nodes that
-wait 2.5 GB. What agents send fits into this one, or is read in a few steps."""
 SHUTDOWN_SECONDS = 0.5
 """Those who wait are cut off soon: they ask again."""
 
@@ -65,7 +65,6 @@ def run_server(config: Config, channel: socket.socket) -> int:
     try:
         _verify_readable()
         _raise_file_limit()
-        sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
         asyncio.run(_serve(config, channel))
     except VnfsbuildError as error:
         logger.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
@@ -125,6 +124,7 @@ async def _make_parts(
         overlays=Overlays(config, Authority(state.authority).load_site_secret(), registry),
         clock=time.time,
         authority_digest=digest_of(Authority(state.authority).load_ca_certificate()),
+        send=Datagrams(str(config.address.ip)).send,
     )
 
 
@@ -140,12 +140,12 @@ async def _listening(
     authority = Authority(state.authority)
     ca = authority.load_ca_certificate()
 
-    def site() -> bytes:
+    def site(words: bytes) -> bytes:
         trust = parts.catalogue.trust_bytes
-        return render_site(trust=trust, ca=ca, servers=(config.server_url,))
+        return render_site(trust=trust, ca=ca, servers=config.server_urls, words=words)
 
     boot_app = make_boot_app(
-        service,
+        service.firmware,
         parts.catalogue,
         script=render_boot_script(config.boot_url, config.kernel_arguments),
         render_site=site,
@@ -158,37 +158,28 @@ async def _listening(
     )
     address = str(config.address.ip)
     async with contextlib.AsyncExitStack() as stack:
-        for app, port, tls in (
-            (make_agent_app(service), config.port, authority.tls_context()),
-            (boot_app, config.boot_port, None),
-        ):
-            await stack.enter_async_context(_tcp(app, address, port, tls))
+        agents = make_agent_handler(service)
+        tls = authority.tls_context()
+        await stack.enter_async_context(_tcp(agents, address, config.port, tls))
+        await stack.enter_async_context(_tcp(boot_app, address, config.boot_port, None))
         await stack.enter_async_context(_unix(admin_app, config))
         yield
 
 
 @contextlib.asynccontextmanager
 async def _tcp(
-    app: web.Application, address: str, port: int, tls: ssl.SSLContext | None
+    served: web.Application | AgentHandler, address: str, port: int, tls: ssl.SSLContext | None
 ) -> AsyncIterator[None]:
     slow = SlowClients()
-    slow.watch(app)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        shutdown_timeout=SHUTDOWN_SECONDS,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-    )
+    runner = _make_runner(served, slow)
     await runner.setup()
     assert runner.server is not None
     try:
         listening = socket.create_server((address, port), backlog=BACKLOG)
         server = await asyncio.get_running_loop().create_server(
-            runner.server,
+            encrypted(runner.server, tls, HANDSHAKE_SECONDS) if tls else runner.server,
             sock=listening,
-            ssl=tls,
             backlog=ACCEPTED_AT_ONCE,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
         )
         # asyncio takes its backlog for both: what the kernel holds, and what is accepted in one go.
         listening.listen(BACKLOG)
@@ -205,6 +196,22 @@ async def _tcp(
         closing.cancel()
         server.close()
         await runner.cleanup()
+
+
+def _make_runner(
+    served: web.Application | AgentHandler, slow: SlowClients
+) -> web.AppRunner | web.ServerRunner:
+    """Return what runs *served*; *slow* knows of its connections."""
+    if isinstance(served, web.Application):
+        slow.watch(served)
+        return web.AppRunner(
+            served,
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+        )
+    server = web.Server(slow.noting(served), access_log=None, keepalive_timeout=KEEPALIVE_SECONDS)
+    return web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
 
 
 @contextlib.asynccontextmanager

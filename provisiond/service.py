@@ -2,67 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from provisiond.authority import make_node_key
-from provisiond.catalogue import BRING_BOOTSTRAP, BootstrapFiles, Catalogue
-from provisiond.config import Config
-from provisiond.events.events import EventLog
-from provisiond.hosts import HostsDirectory
+from provisiond.firmware import Firmware
 from provisiond.nodes.choose import Site, choose_plan, choose_stranger
-from provisiond.nodes.leases import LeaseFile
+from provisiond.nodes.chronicle import Chronicle
+from provisiond.nodes.drivers import why_drivers
+from provisiond.nodes.knocks import Knocks
 from provisiond.nodes.model import Node, Session
 from provisiond.nodes.pins import NodePins
 from provisiond.nodes.registrar import Registrar
-from provisiond.nodes.registry import Registry
-from provisiond.nodes.scopes import resolve
+from provisiond.nodes.rollout import Patience
+from provisiond.nodes.rollouts import Rollouts, Surroundings
 from provisiond.nodes.states import (
+    READY,
     Admission,
     Timeouts,
     admit,
     advance_session,
     begin_session,
-    changed_conditions,
     has_key,
     hash_key,
     is_transition,
 )
-from provisiond.overlays.overlays import Overlays
+from provisiond.nodes.supply import Supply, supply_plan
+from provisiond.nodes.tasks import plan_task
+from provisiond.parts import Parts
 from provisiond.protocol import Answer, Checkin, Plan, plan_digest
-from provisiond.refusals import NotThere, Refused
-from vnfsbuild.digest import Digest, short
-from vnfsbuild.errors import InputError, VerificationError
+from provisiond.refusals import NotThere, Refused, TooMany
+from vnfsbuild.errors import InputError
 from vnfsbuild.reference import parse_reference
 
 logger = logging.getLogger(__name__)
 
-MOST_EVENTS = 60
-"""Of a kind, about a node or about strangers, in a minute."""
 LISTENING = "listening"
 """The note that says when the server last listened."""
 HOLD_FACTOR = 0.8
 """A request is held for no more than this part of the session timeout: so a node that waits is
 heard of again while its session is still live."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a :class:`Service` works with."""
-
-    config: Config
-    registry: Registry
-    catalogue: Catalogue
-    events: EventLog
-    leases: LeaseFile
-    hosts: HostsDirectory
-    overlays: Overlays
-    clock: Callable[[], float]
-    authority_digest: Digest
-    """Of the certificate that agents know the server by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,16 +75,29 @@ class Service:
             deaf_from=min(parts.registry.load_note(LISTENING) or parts.clock(), parts.clock()),
             deaf_until=parts.clock(),
         )
-        self._site = Site(
-            blobs=(f"{config.boot_url}/blobs",), checkin_seconds=config.checkin_seconds
-        )
+        self._site = Site(blobs=config.blob_urls, checkin_seconds=config.checkin_seconds)
+        self._supply = Supply(blobs=config.blob_urls, exports=config.nfs_exports)
         self._conflicts: dict[str, float] = {}
-        self._told: dict[str, str] = {}
+        self.chronicle = Chronicle(
+            parts.events, timeouts=self.timeouts, most_subjects=10 * config.total_nodes
+        )
         self._latest: dict[tuple[str, str], object] = {}
         self.pins = NodePins(
             parts.registry, parts.catalogue, timeouts=self.timeouts, clock=parts.clock
         )
         """What nodes need of the store, told to all who might delete it."""
+        self.rollouts = Rollouts(
+            Surroundings(
+                registry=parts.registry, catalogue=parts.catalogue, events=parts.events,
+                clock=parts.clock, timeouts=self.timeouts, plan_boot=self._plan_boot,
+                knock=self._knock, patience=Patience(),
+            )
+        )  # fmt: skip
+        """Which running nodes go over to which capsule."""
+        self.knocks = Knocks(parts.send)
+        """Tells nodes that run to check in at once."""
+        self.firmware = Firmware(parts, chronicle=self.chronicle, plan_boot=self._plan_boot)
+        """Knows what machines are given before any agent runs."""
         self._registrar = Registrar(
             config=config,
             registry=parts.registry,
@@ -121,17 +115,16 @@ class Service:
 
         Raises:
             Refused: it is not this node that asks, or not the boot that was given a key.
-            TooMany: too many new nodes at once.
+            TooMany: too many new nodes at once; or the same boot asked anew while this waited.
         """
-        me = object()
         boot = (checkin.hwaddrs[0], checkin.boot_id)
-        self._latest[boot] = me
         hold_seconds = min(checkin.wait_seconds, HOLD_FACTOR * self.timeouts.session_seconds)
         deadline = self._clock() + hold_seconds
         recorded = False
         trust_version = self._parts.catalogue.trust_version
-        try:
-            with self._registry.watching(checkin.hwaddrs[0]) as changed:
+        with self._registry.watching(checkin.hwaddrs[0]) as changed:
+            self._latest[boot] = changed
+            try:
                 while True:
                     # What changes from here on is seen, even before the wait begins.
                     changed.clear()
@@ -149,13 +142,16 @@ class Service:
                             node_key=found.node_key,
                             trust=self._newer_trust(checkin, found.plan),
                         )
-                    await changed.wait(min(deadline, found.until) - now)
+                    until = found.until
+                    # A plan for each node that waits would be kept for nothing.
+                    del found
+                    await changed.wait(min(deadline, until) - now)
                     # Nobody waits for this answer any more: it must not take the next one's key.
-                    if self._latest.get(boot) is not me:
-                        return Answer(plan=found.plan, time=int(self._clock()))
-        finally:
-            if self._latest.get(boot) is me:
-                del self._latest[boot]
+                    if self._latest.get(boot) is not changed:
+                        raise TooMany("another request of this boot came later", hint="ask again")
+            finally:
+                if self._latest.get(boot) is changed:
+                    del self._latest[boot]
 
     def _newer_trust(self, checkin: Checkin, plan: Plan) -> str | None:
         """Return the trust.json that the node is to hold from now on, if it holds an older one."""
@@ -187,29 +183,6 @@ class Service:
         if self._parts.overlays.plan(node, session, attributes).digest != digest:
             raise NotThere(f"overlay: {digest} is not the one of {node.name} any more")
         return self._parts.overlays.pack(node, session, attributes)
-
-    async def bootstrap_for(self, hwaddr: str) -> BootstrapFiles:
-        """Return the files of the bootstrap for the machine *hwaddr*, known or not.
-
-        Raises:
-            NotThere: it is not in the store, or is there and nobody vouches for it.
-        """
-        node = self._registry.find([hwaddr])
-        registry = self._registry
-        attributes = registry.effective(node) if node else resolve({}, (), registry.scopes)
-        wanted = attributes["bootstrap"].value
-        catalogue = self._parts.catalogue
-        try:
-            found = await asyncio.to_thread(catalogue.find_bootstrap, parse_reference(wanted))
-        except VerificationError as error:
-            reason, hint = error.message, error.hint
-        else:
-            if found is not None:
-                return found
-            reason, hint = f"the bootstrap {wanted} is not in the store", BRING_BOOTSTRAP
-        name = node.name if node else None
-        self._tell(hwaddr, "boot.refused", f"{hwaddr}: {reason}; {hint}", node=name)
-        raise NotThere(reason, hint=hint)
 
     def plan_for(self, node: Node) -> Plan:
         """Return the plan that *node* would be given now; nothing is recorded."""
@@ -249,10 +222,11 @@ class Service:
                 new = advance_session(session, checkin, peer=peer, now=now)
             node_key, new = self._give_key(node, new, checkin, recorded=recorded)
             await self._record(node, session, new)
+        self.knocks.note(node.node_id, peer, checkin.knock if checkin.state == "ready" else None)
         if session is None:
             node = await self._registrar.learn(node, checkin, peer=peer)
         plan = self._choose(node, new, state=checkin.state)
-        self._tell_plan(node, plan)
+        self.chronicle.tell_plan(node, plan, now=self._clock())
         return _Found(plan=plan, node_key=node_key)
 
     def _give_key(
@@ -274,7 +248,7 @@ class Service:
         if old is new:
             return
         # First told, then written: so that both are in one transaction.
-        self._tell_session(node, old, new)
+        self.chronicle.tell_session(node, old, new)
         if not is_transition(old, new):
             self._registry.touch_session(node.node_id, new)
         else:
@@ -286,37 +260,17 @@ class Service:
             for hwaddr in node.hwaddrs:
                 self._registry.wake(hwaddr)
 
-    def _tell_session(self, node: Node, old: Session | None, new: Session) -> None:
-        """Tell a new boot, a new state, progress, and what the node found out about itself."""
-        now = new.last_contact
-        if old is None or (old.boot_id, old.state) != (new.boot_id, new.state):
-            detail = f": {new.detail}" if new.detail else ""
-            self._events.add(
-                "node.state", f"{new.state}{detail}", now=now, node=node.name, state=new.state,
-                most_a_minute=MOST_EVENTS,
-            )  # fmt: skip
-        elif old.detail != new.detail:
-            self._events.add(
-                "node.progress", f"{new.state}: {new.detail}", now=now, node=node.name,
-                state=new.state, most_a_minute=MOST_EVENTS,
-            )  # fmt: skip
-        if old is not None:
-            for condition, ended in changed_conditions(old, new, now=now, timeouts=self.timeouts):
-                self._events.add(
-                    "node.condition", f"{condition}{' is over' if ended else ''}", now=now,
-                    node=node.name, condition=condition, ended=ended, most_a_minute=MOST_EVENTS,
-                )  # fmt: skip
-
     def _choose(self, node: Node, session: Session | None, *, state: str) -> Plan:
         overlay, fault = None, ""
+        attributes = self._registry.effective(node)
         if session is not None and node.approved:
             try:
-                overlay = self._parts.overlays.plan(node, session, self._registry.effective(node))
+                overlay = self._parts.overlays.plan(node, session, attributes)
             except InputError as error:
                 fault = error.message
-        return choose_plan(
+        plan = choose_plan(
             node,
-            self._registry.effective(node),
+            attributes,
             state=state,
             conflict=False,
             find=self._parts.catalogue.find_capsule,
@@ -325,6 +279,27 @@ class Service:
             site=self._site,
             session=session,
         )
+        if plan.action != "none" and why_drivers(attributes, session):
+            reference = parse_reference(attributes["bootstrap"].value)
+            drivers = self._parts.catalogue.boot.plan_drivers(reference)
+            # A plan that says wait names no servers by itself.
+            plan = replace(plan, drivers=drivers, blobs=self._site.blobs) if drivers else plan
+        if state == READY and session is not None:
+            plan = replace(
+                plan,
+                next=self.rollouts.next_for(node, session),
+                task=plan_task(session.task),
+                health_seconds=attributes["health_seconds"].value,
+            )
+        return supply_plan(plan, attributes, self._supply)
+
+    def _plan_boot(self, node: Node) -> Plan:
+        """Return the plan that *node* would be given if it booted now."""
+        return self._choose(node, self._registry.sessions.get(node.node_id), state="init")
+
+    def _knock(self, node_ids: Iterable[str]) -> None:
+        """Let nodes ask soon: they wait for something else."""
+        self.knocks.knock(node_ids)
 
     def _note_conflict(self, node: Node, session: Session, peer: str) -> _Found:
         plan = choose_plan(
@@ -374,17 +349,5 @@ class Service:
         self._tell(f"{name} {peer}", "node.refused", f"{name}: {reason} (from {peer})", node=known)
         return Refused(f"{name}: {reason}")
 
-    def _tell_plan(self, node: Node, plan: Plan) -> None:
-        if plan.capsule:
-            told = f"boot {plan.capsule.name}@{short(plan.capsule.digest)} by {plan.method}"
-        else:
-            told = f"{plan.action}: {plan.reason}" if plan.reason else plan.action
-        self._tell(node.node_id, "node.plan", told, node=node.name)
-
     def _tell(self, subject: str, kind: str, text: str, *, node: str | None = None) -> None:
-        """Tell an event, but not the same one twice running."""
-        if self._told.get(subject) != text:
-            if len(self._told) > 10 * self._config.total_nodes:
-                self._told.clear()
-            self._told[subject] = text
-            self._events.add(kind, text, now=self._clock(), node=node, most_a_minute=MOST_EVENTS)
+        self.chronicle.tell(subject, kind, text, now=self._clock(), node=node)

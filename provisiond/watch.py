@@ -6,9 +6,11 @@ import asyncio
 import logging
 import time
 
+from provisiond.administration.tasks import withdraw_tasks
 from provisiond.nodes.states import NO_WORD, find_silence
 from provisiond.overlays.folders import load_overlays
-from provisiond.service import LISTENING, Parts, Service
+from provisiond.parts import Parts
+from provisiond.service import LISTENING, Service
 from vnfsbuild.errors import VnfsbuildError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,9 @@ async def watch(parts: Parts, service: Service) -> None:
         await take_overlays(parts)
         await _take_newer_trust(parts)
         silent = _tell_silence(parts, service, silent)
+        await service.rollouts.tick()
         await service.pins.tick()
+        await _withdraw_tasks(parts, service)
         if time.monotonic() - flushed >= FLUSH_SECONDS:
             flushed = time.monotonic()
             try:
@@ -36,6 +40,13 @@ async def watch(parts: Parts, service: Service) -> None:
             except VnfsbuildError as error:
                 logger.error("%s", error)
         await asyncio.sleep(TICK_SECONDS)
+
+
+async def _withdraw_tasks(parts: Parts, service: Service) -> None:
+    try:
+        await withdraw_tasks(parts, service)
+    except VnfsbuildError as error:
+        logger.error("%s", error)
 
 
 async def take_overlays(parts: Parts) -> None:

@@ -11,14 +11,17 @@ from typing import Any
 from provisiond.administration.capsules import CapsuleAdministration
 from provisiond.administration.nodes import NodeAdministration
 from provisiond.administration.overlays import OverlayAdministration
+from provisiond.administration.rollouts import RolloutAdministration
 from provisiond.administration.settings import SettingsAdministration
+from provisiond.administration.tasks import TaskAdministration
 from provisiond.administration.transfer import Transfer
 from provisiond.events.events import Wanted
 from provisiond.events.runner import HookRunner
 from provisiond.nodes.choose import choose_capsule
 from provisiond.nodes.registry import Registry
 from provisiond.nodes.view import NodeView
-from provisiond.service import Parts, Service
+from provisiond.parts import Parts
+from provisiond.service import Service
 from vnfsbuild.digest import short
 from vnfsbuild.manifest import BOOTSTRAP, CAPSULE
 from vnfsbuild.reference import CURRENT
@@ -38,6 +41,10 @@ class Administration:
         self.view = NodeView(parts, service)
         self.nodes = NodeAdministration(parts, self.view)
         """Nodes and what is set on them."""
+        self.tasks = TaskAdministration(parts, service, self.view, self.nodes)
+        """What running nodes are given to do."""
+        self.rollouts = RolloutAdministration(parts, service, self.nodes)
+        """Running nodes that go over to another capsule."""
         self.capsules = CapsuleAdministration(parts, service)
         """What names mean, and what goes."""
         self.settings = SettingsAdministration(parts, self.nodes)

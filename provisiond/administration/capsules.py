@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from provisiond.service import Parts, Service
+from provisiond.parts import Parts
+from provisiond.service import Service
 from vnfsbuild.digest import short
 from vnfsbuild.reference import CURRENT, parse_name, parse_reference
 from vnfsbuild.store.keeper import Promotion

@@ -8,7 +8,7 @@ from typing import Any
 from provisiond.nodes.attributes import is_secret, nearest
 from provisiond.nodes.clashes import find_clashes
 from provisiond.nodes.model import Node, parse_group_name
-from provisiond.service import Parts
+from provisiond.parts import Parts
 from vnfsbuild.errors import InputError
 from vnfsbuild.manifest import BOOTSTRAP, CAPSULE
 from vnfsbuild.reference import parse_reference

@@ -13,7 +13,7 @@ from provisiond.nodes.registry import Registry
 from provisiond.nodes.selection import Selection, select_nodes
 from provisiond.nodes.values import parse_hwaddr
 from provisiond.nodes.view import NodeView
-from provisiond.service import Parts
+from provisiond.parts import Parts
 from vnfsbuild.errors import InputError
 
 GROUPS = "groups"

@@ -13,7 +13,7 @@ from provisiond.nodes.model import Node
 from provisiond.overlays.files import OverlayFile
 from provisiond.overlays.overlays import FOR_ALL
 from provisiond.overlays.render import Rendered
-from provisiond.service import Parts
+from provisiond.parts import Parts
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import InputError
 

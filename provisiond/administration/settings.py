@@ -22,7 +22,7 @@ from provisiond.nodes.attributes import (
 from provisiond.nodes.model import Node, parse_group_name
 from provisiond.nodes.scopes import Settings
 from provisiond.nodes.view import show_settings
-from provisiond.service import Parts
+from provisiond.parts import Parts
 from vnfsbuild.errors import InputError
 from vnfsbuild.reference import parse_name
 

@@ -16,7 +16,7 @@ from provisiond.nodes.differences import Difference, find_differences
 from provisiond.nodes.interchange import State, parse_state, render_state
 from provisiond.nodes.model import Node
 from provisiond.nodes.scopes import Scopes, Settings
-from provisiond.service import Parts
+from provisiond.parts import Parts
 from vnfsbuild.errors import InputError
 
 

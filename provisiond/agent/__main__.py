@@ -1,36 +1,29 @@
-"""``agent.pyz bootstrap`` and ``agent.pyz run``."""
+"""``agent.pyz LIFE``: ``bootstrap``, or in the capsule ``run``, which starts the others.
+
+Loads next to nothing: of ``run``, all that is loaded stays in memory.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import List, Optional
 
-from provisiond.agent.console import Tell, describe, tell_consoles, tell_journal
-from vnfsbuild.errors import VnfsbuildError
+LIVES = ("bootstrap", "checkin", "drivers", "halt", "run", "work")
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def main() -> int:
     """Live one of the agent's lives; return the exit status."""
-    words = sys.argv[1:] if argv is None else argv
-    tell: Tell = tell_journal
-    # Imported when wanted: neither life needs the other's code in memory.
-    try:
-        if words == ["bootstrap"]:
-            tell = tell_consoles
-            from provisiond.agent.bootstrap import bootstrap
+    words = sys.argv[1:]
+    if words == ["run"]:
+        from provisiond.agent.waiter import run
 
-            bootstrap()
-            return 0
-        if words == ["run"]:
-            from provisiond.agent.running import run
+        run()
+        return 0
+    if len(words) != 1 or words[0] not in LIVES:
+        sys.stderr.write(f"usage: agent.pyz {'|'.join(LIVES)}\n")
+        return 2
+    from provisiond.agent.lives import live
 
-            run()
-            return 0
-    except VnfsbuildError as error:
-        tell(describe(error, error.hint))
-        return error.exit_status
-    sys.stderr.write("usage: agent.pyz bootstrap|run\n")
-    return 2
+    return live(words[0])
 
 
 if __name__ == "__main__":

@@ -1,31 +1,37 @@
-"""The jump: into the capsule's kernel by kexec, or into its root within the running kernel."""
+"""The jump: into the capsule's kernel by kexec, or out of this system and back to the firmware.
+
+By the system calls themselves: no program of the system that runs is needed.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import platform
 import signal
-import subprocess
+import time
 from pathlib import Path
-from typing import Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
-from vnfsbuild.digest import Digest
 from vnfsbuild.errors import VnfsbuildError
 
 COMMAND_LINE_BYTES = 2047
 """What an x86 kernel takes (COMMAND_LINE_SIZE, less the byte that ends it)."""
 
-KEXEC_COPIES = 3
-"""The file, kexec's buffer and the kernel's segments are in memory at the same time."""
+KEXEC_FILE_LOAD: Mapping[str, int] = {"x86_64": 320, "aarch64": 294}
+"""Machine → number of the system call."""
 
-KEXEC_TIMEOUT_SECONDS = 600
+LoadKernel = Callable[[Path, Path, str], int]
+"""Returns 0, or the number of the error."""
 
+REBOOT_KEXEC = 0x45584543
+REBOOT_RESTART = 0x01234567
+"""LINUX_REBOOT_CMD_KEXEC and _RESTART."""
 
-def kexec_load_argv(kernel: Path, initrd: Path, command_line: str) -> "list[str]":
-    """Return the argv that loads a kernel, by the system call that checks its signature."""
-    return [
-        "kexec", "--kexec-file-syscall", "--load", str(kernel),
-        f"--initrd={initrd}", f"--command-line={command_line}",
-    ]  # fmt: skip
+NO_ROOM = (errno.ENOMEM,)
+REJECTED = (errno.EKEYREJECTED, errno.ENOKEY, errno.ENODATA, errno.EPERM)
+"""How a kernel that is locked down says no."""
 
 
 def make_command_line(capsule: Sequence[str], plan: Sequence[str]) -> str:
@@ -43,48 +49,36 @@ def make_command_line(capsule: Sequence[str], plan: Sequence[str]) -> str:
     return line
 
 
-def refuse_too_little_memory(memory: Mapping[str, int], *, payload_bytes: int) -> None:
-    """Return unless a kexec of *payload_bytes* cannot succeed with *memory* (/proc/meminfo).
+def load_kernel(
+    kernel: Path, initrd: Path, command_line: str, *, load: Optional[LoadKernel] = None
+) -> None:
+    """Load what :func:`start_kernel` starts, by the system call that checks its signature.
 
-    Raises:
-        VnfsbuildError: it cannot.
-    """
-    needed = KEXEC_COPIES * payload_bytes
-    available = memory.get("MemAvailable", 0) * 1024
-    if available and needed > available:
-        raise VnfsbuildError(
-            f"memory: found {available / 1e6:.0f} MB available, expected {needed / 1e6:.0f} MB: "
-            f"{KEXEC_COPIES} times the {payload_bytes / 1e6:.0f} MB of kernel, initrd and layers",
-            hint="the method pivot needs only one copy",
-        )
-
-
-def load_kernel(kernel: Path, initrd: Path, command_line: str) -> None:
-    """Load what :func:`start_kernel` starts; both files are gone afterwards.
+    Both files are gone afterwards, whatever came of it. *load* stands in for the system call.
 
     Raises:
         VnfsbuildError: the running kernel refuses it, or memory does not suffice.
     """
     try:
-        done = subprocess.run(
-            kexec_load_argv(kernel, initrd, command_line),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=KEXEC_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise VnfsbuildError(f"kexec: cannot be run: {error}") from error
+        status = _in_child(lambda: (load or _kexec_file_load)(kernel, initrd, command_line))
     finally:
         kernel.unlink()
         initrd.unlink()
-    if done.returncode == 0:
+    if status == 0:
         return
-    if done.returncode == -signal.SIGKILL:
+    if status == -signal.SIGKILL:
         raise VnfsbuildError("kexec: killed while loading: not enough memory")
-    said = " ".join(done.stdout.decode("utf-8", "replace").split())
-    raise VnfsbuildError(f"kexec: the kernel was not loaded ({done.returncode}): {said:.400}")
+    if status < 0:
+        raise VnfsbuildError(f"kexec: ended by signal {-status} while loading")
+    said = os.strerror(status)
+    if status in NO_ROOM:
+        raise VnfsbuildError(f"kexec: the kernel was not loaded: not enough memory ({said})")
+    if status in REJECTED:
+        raise VnfsbuildError(
+            f"kexec: the running kernel refuses this one: {said}",
+            hint="under Secure Boot: is it signed by a key that the firmware or shim knows?",
+        )
+    raise VnfsbuildError(f"kexec: the kernel was not loaded: {said} ({status})")
 
 
 def start_kernel() -> None:
@@ -93,11 +87,22 @@ def start_kernel() -> None:
     Raises:
         VnfsbuildError: we are still here.
     """
-    done = subprocess.run(
-        ["kexec", "--exec"], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    said = " ".join(done.stderr.decode("utf-8", "replace").split())
-    raise VnfsbuildError(f"kexec: the loaded kernel did not start ({done.returncode}): {said:.400}")
+    os.sync()
+    _reboot(REBOOT_KEXEC)
+    raise VnfsbuildError("kexec: the loaded kernel did not start")
+
+
+def reboot() -> None:
+    """Start the machine anew, from its firmware.
+
+    Raises:
+        VnfsbuildError: we are still here.
+    """
+    os.sync()
+    # A moment for the serial line to say why.
+    time.sleep(2)
+    _reboot(REBOOT_RESTART)
+    raise VnfsbuildError("reboot: the machine did not start anew")
 
 
 def stop_network(pid_directory: Path) -> None:
@@ -109,15 +114,43 @@ def stop_network(pid_directory: Path) -> None:
             continue
 
 
-def refuse_other_kernel(capsule: Digest, running: Optional[str]) -> None:
-    """Return when the capsule's kernel is the *running* one, by the digest of its file.
-
-    Raises:
-        VnfsbuildError: it is another: its modules would not load.
-    """
-    if capsule != running:
-        raise VnfsbuildError(
-            f"method pivot: the bootstrap runs the kernel {running or 'unknown'}, "
-            f"the capsule has {capsule}",
-            hint="use the method kexec, or a bootstrap with this kernel",
+def _kexec_file_load(kernel: Path, initrd: Path, command_line: str) -> int:
+    number = KEXEC_FILE_LOAD.get(platform.machine())
+    if number is None:
+        return errno.ENOSYS
+    libc = ctypes.CDLL(None, use_errno=True)
+    line = command_line.encode() + b"\0"
+    with kernel.open("rb") as first, initrd.open("rb") as second:
+        done = libc.syscall(
+            ctypes.c_long(number),
+            ctypes.c_int(first.fileno()),
+            ctypes.c_int(second.fileno()),
+            ctypes.c_ulong(len(line)),
+            ctypes.c_char_p(line),
+            ctypes.c_ulong(0),
         )
+    return 0 if done == 0 else ctypes.get_errno()
+
+
+def _in_child(work: Callable[[], int]) -> int:
+    """Return what *work* returns in a process of its own; below 0: the signal that ended it.
+
+    Who loads a kernel is what the kernel kills when memory runs out: we are to tell of it.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 255
+        try:
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+            status = work()
+        except OSError as error:
+            status = error.errno or 255
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _reboot(command: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.reboot(ctypes.c_int(command)) != 0:
+        raise VnfsbuildError(f"reboot: {os.strerror(ctypes.get_errno())}")

@@ -1,72 +1,41 @@
-"""The bootstrap's life: check in, wait or fetch, verify, jump. It never gives up.
+"""The bootstrap's life: check in, wait or fetch, verify, jump.
 
-Every failure is told on the consoles and to the server, and then tried again, slower each time.
+Every failure is told on the consoles and to the server, and then tried again, slower each time, for
+ever unless the site wants something else after so many.
 """
 
 from __future__ import annotations
 
 import json
-import random
-import secrets
+import re
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Optional
 
 from provisiond.agent import boot, console, machine
-from provisiond.agent.backoff import delays
-from provisiond.agent.client import Client, NetworkError, OverlayGone
+from provisiond.agent.client import Client, OverlayGone
+from provisiond.agent.conversation import Conversation, Pace
+from provisiond.agent.distrust import Distrust
+from provisiond.agent.drivers import Drivers
 from provisiond.agent.ed25519 import verify_ed25519
-from provisiond.agent.fetch import Fetcher, Patience
+from provisiond.agent.entry import Entry, Jump, Means
 from provisiond.agent.heldtrust import HeldTrust
-from provisiond.agent.node import Node, render_node
-from provisiond.agent.obtain import (
-    MODE_PUBLIC,
-    MODE_SECRET,
-    Overlay,
-    SmallFile,
-    hold_overlay,
-    judge_planned,
-    obtain_papers,
-    payload_bytes,
-    told_name,
-    write_capsule_directory,
-    write_combined_initrd,
-    write_kernel,
-)
-from provisiond.agent.papers import FILE as PAPERS
-from provisiond.agent.papers import Papers, render_papers
-from provisiond.agent.site import FILES, Site, load_site
-from provisiond.protocol import PROTOCOL, Answer, Checkin, Plan, PlannedCapsule, plan_digest
-from vnfsbuild.digest import Digest
+from provisiond.agent.obtain import told_name
+from provisiond.agent.rescue import Rescue, SshFiles, find_ssh_files, own_address
+from provisiond.agent.site import Site, load_site
+from provisiond.agent.trace import NAME as LOG
+from provisiond.agent.trace import Log
+from provisiond.protocol import Answer, Plan
 from vnfsbuild.errors import VerificationError, VnfsbuildError
-from vnfsbuild.manifest import KERNEL
-from vnfsbuild.verify import VerifiedCapsule
 
 SITE = Path("/vnfs/site")
 DESCRIPTION = Path("/etc/vnfs/bootstrap.json")
 RUN = Path("/run/vnfs")
 
+LOADER_ASKS = "vnfs.loader=asks"
+"""On the command line: what started this bootstrap asks the server each time where to boot from."""
 
-@dataclass(frozen=True)
-class Pace:
-    """How long to wait for what."""
-
-    poll_seconds: int = 240
-    """A long poll: the server answers when the plan changes, or after so long."""
-    least_delay_seconds: float = 2.0
-    most_delay_seconds: float = 60.0
-    progress_seconds: float = 15.0
-    """How often the server hears how far a download is."""
-    patience: Patience = field(default_factory=Patience)
-
-
-@dataclass(frozen=True)
-class Jump:
-    """The last step, which a test takes elsewhere."""
-
-    load: Callable[[Path, Path, str], None] = boot.load_kernel
-    start: Callable[[], None] = boot.start_kernel
+_NO_NETWORK = re.compile(r"^\S+ (no network yet.*)$", re.MULTILINE)
 
 
 class Bootstrap:
@@ -79,303 +48,164 @@ class Bootstrap:
         client: Client,
         *,
         description: Dict[str, Any],
-        run: Path = RUN,
-        tell: console.Tell = console.tell_consoles,
-        set_clock: Callable[[int], Optional[str]] = machine.set_clock,
+        command_line: str,
+        run: Path,
+        tell: console.Tell,
+        set_clock: Callable[[int], Optional[str]],
+        jump: Jump,
+        rescue: Rescue,
+        drivers: Drivers,
         pace: Optional[Pace] = None,
-        jump: Optional[Jump] = None,
     ) -> None:
-        self._machine = this
+        """All that touches the machine itself is passed in: nothing here does it by accident."""
         self._site = site
-        self._client = client
-        self._description = description
         self._run = run
-        self._tell = tell
-        self._set_clock = set_clock
         self._pace = pace or Pace()
-        self._jump = jump or Jump()
-        self._boot_id = secrets.token_hex(16)
-        self._node_key: Optional[str] = None
-        self._plan: Optional[Digest] = None
-        self._trust = HeldTrust(
+        self._jump = jump
+        self._log = Log(run / LOG, tell=tell)
+        self._tell = self._log.tell
+        self._rescue = rescue
+        self._line = command_line
+        self._distrust = Distrust()
+        self._drivers = drivers
+        trust = HeldTrust(
             site.trust, where="trust.json of site.cpio", verify_ed25519=verify_ed25519
         )
-        self._trust_fault: Optional[VerificationError] = None
-        self._now = 0
-        self._told = ""
+        self._talk = Conversation(
+            this, client, trust, run=run, log=self._log, pace=self._pace,
+            set_clock=set_clock, figures=self._figures,
+        )  # fmt: skip
+        self._entry = Entry(
+            Means(
+                machine=this, site=site, client=client, talk=self._talk, trust=trust,
+                distrust=self._distrust, log=self._log, run=run, pace=self._pace,
+                jump=self._jump, description=description, command_line=self._line,
+            )
+        )  # fmt: skip
+        self._waits = self._pace.waits()
+        self._failures = 0
 
     def run(self) -> None:
-        """Check in until there is a capsule to boot; return only for a pivot."""
-        waits = self._waits()
-        answer = self._ask("init")
-        while True:
-            plan = answer.plan
-            if plan.action != "boot" or plan.capsule is None:
-                self._tell_once(f"{plan.name}: waiting: {plan.reason or 'nothing to do yet'}")
-                waits = self._waits()
-                answer = self._ask("init", wait_seconds=self._pace.poll_seconds)
-                continue
-            try:
-                self._boot(answer, plan.capsule)
-                return
-            except OverlayGone:
-                # Not a failure: another plan waits for us.
-                time.sleep(next(waits))
-                answer = self._ask("init")
-                continue
-            except VnfsbuildError as error:
-                word = "refused" if isinstance(error, VerificationError) else "failed"
-                detail = f"{word} {told_name(plan.capsule)}: {console.describe(error, error.hint)}"
-                # While it waits it holds no memory.
-                self._clear("kexec")
-                self._clear("pivot")
-            wait = max(1, round(next(waits)))
-            self._told = ""
-            self._tell(f"{detail}; again in {wait} s")
-            answer = self._ask("failed", detail=detail, wait_seconds=wait, capsule=plan.capsule)
-
-    def _boot(self, answer: Answer, planned: PlannedCapsule) -> None:
-        plan = answer.plan
-        if plan.node_id not in self._machine.hwaddrs:
-            raise VerificationError(f"the plan is for node {plan.node_id}, this node is another")
-        if plan.method not in ("kexec", "pivot"):
-            raise VnfsbuildError(f"method {plan.method}: this bootstrap knows kexec and pivot")
-        self._require_trust()
-        overlay = self._fetch_overlay(plan)
-        self._tell(f"{plan.name}: fetching {told_name(planned)}")
-        self._report("fetching", planned)
-        fetcher = Fetcher(plan.blobs, tell=self._tell, patience=self._pace.patience)
-        papers = obtain_papers(planned, fetcher)
-        capsule = self._judge(planned, papers)
-        signers = ", ".join(keyid[:12] for keyid in capsule.signers)
-        self._tell(f"{told_name(planned)}: signed by {signers}")
-        if plan.method == "pivot":
-            self._pivot(plan, planned, capsule, papers, overlay)
-        else:
-            self._kexec(plan, planned, capsule, papers, overlay)
-
-    def _kexec(
-        self,
-        plan: Plan,
-        planned: PlannedCapsule,
-        capsule: VerifiedCapsule,
-        papers: Papers,
-        overlay: Optional[Overlay],
-    ) -> None:
-        total = payload_bytes(capsule, with_kernel=True)
-        boot.refuse_too_little_memory(machine.read_memory(), payload_bytes=total)
-        line = boot.make_command_line(capsule.config.kernel.arguments, plan.kernel_arguments)
-        directory = self._clear("kexec")
-        kernel, initrd = directory / "kernel", directory / "initrd"
-        fetcher = self._payloads(plan, planned, total)
-        write_kernel(kernel, capsule, fetcher)
-        write_combined_initrd(
-            initrd,
-            capsule,
-            fetcher,
-            overlay=overlay,
-            files=self._files(plan, planned, papers),
-        )
-        self._report("booting", planned)
-        # An answer since then may have brought a trust.json that says no.
-        self._judge(planned, papers)
-        self._tell(f"{told_name(planned)}: loading the kernel: {line}")
-        self._jump.load(kernel, initrd, line)
-        boot.stop_network(self._run)
-        self._tell(f"{told_name(planned)}: starting the kernel {capsule.config.kernel.version}")
-        self._jump.start()
-
-    def _pivot(
-        self,
-        plan: Plan,
-        planned: PlannedCapsule,
-        capsule: VerifiedCapsule,
-        papers: Papers,
-        overlay: Optional[Overlay],
-    ) -> None:
-        kernel = capsule.manifest.payload(KERNEL).digest
-        boot.refuse_other_kernel(kernel, self._description.get("kernelDigest"))
-        directory = self._clear("pivot")
-        fetcher = self._payloads(plan, planned, payload_bytes(capsule, with_kernel=False))
-        write_capsule_directory(
-            directory,
-            capsule,
-            fetcher,
-            overlay=overlay,
-            files=self._files(plan, planned, papers),
-        )
-        self._report("booting", planned)
-        self._judge(planned, papers)
-        boot.stop_network(self._run)
-        self._tell(f"{told_name(planned)}: changing root, the kernel stays")
-        # Process 1 alone can change the root: it finds this when we end.
-        (self._run / "pivot.ready").write_text(f"{directory}\n", encoding="utf-8")
-
-    def _require_trust(self) -> None:
-        """Raise when the trust.json of the last answer was refused, or the one held does not hold.
-
-        A server that brings such a thing is not to be believed in what it says besides.
+        """Do what plans say until there is a capsule to boot; return only for a pivot.
 
         Raises:
-            VerificationError: with the reason.
+            Unheard: there has been no server for a while: the network is to be set up anew.
         """
-        if self._trust_fault:
-            raise self._trust_fault
-        self._trust.get()
+        answer: Optional[Answer] = self._talk.ask("init", detail=self._find_delay())
+        while answer is not None:
+            self._obtain_drivers(answer.plan)
+            answer = self._act(answer.plan)
 
-    def _judge(self, planned: PlannedCapsule, papers: Papers) -> VerifiedCapsule:
-        """Return *planned* when the trust.json that is held now says that it may run.
-
-        Raises:
-            VerificationError: it may not.
-        """
-        self._require_trust()
-        return judge_planned(
-            planned, papers, trust=self._trust.get(), now=self._now, verify_ed25519=verify_ed25519
-        )
-
-    def _payloads(self, plan: Plan, planned: PlannedCapsule, total_bytes: int) -> Fetcher:
-        shown = console.Progress(told_name(planned), total_bytes, self._tell)
-        last = time.monotonic()
-
-        def advance(count: int) -> None:
-            nonlocal last
-            shown.advance(count)
-            if time.monotonic() - last >= self._pace.progress_seconds:
-                self._report("fetching", planned, detail=shown.line())
-                last = time.monotonic()
-
-        return Fetcher(plan.blobs, tell=self._tell, patience=self._pace.patience, advance=advance)
-
-    def _fetch_overlay(self, plan: Plan) -> Optional[Overlay]:
-        """Return the overlay of *plan* before all else: it may change with every other node."""
-        if plan.overlay is None:
+    def _act(self, plan: Plan) -> Optional[Answer]:
+        """Do what *plan* says; return the next answer, or None when the rest is for init."""
+        if plan.action != "boot":
+            self._rescue.stop()
+            self._talk.tell_once(f"{plan.name}: waiting: {plan.reason or 'nothing to do yet'}")
+            return self._wait()
+        try:
+            if plan.method == "rescue":
+                return self._wait(detail=self._open_rescue(plan))
+            self._rescue.stop()
+            if plan.method == "local":
+                self._leave_for_disk(plan, "its plan says so")
+                return None
+            self._entry.boot(plan)
             return None
-        chunks = self._client.overlay(
-            plan.overlay, node_id=plan.node_id, boot_id=self._boot_id, node_key=self._node_key
-        )
-        return hold_overlay(plan.overlay, chunks)
+        except OverlayGone:
+            # Not a failure: another plan waits for us.
+            time.sleep(next(self._waits))
+            return self._talk.ask("init")
+        except VnfsbuildError as error:
+            return self._fail(plan, error)
 
-    def _files(self, plan: Plan, planned: PlannedCapsule, papers: Papers) -> List[SmallFile]:
-        node = Node(
-            node_id=plan.node_id,
-            name=plan.name,
-            boot_id=self._boot_id,
-            node_key=self._node_key,
-            hwaddrs=self._machine.hwaddrs,
-            uuid=self._machine.uuid,
-            capsule=planned.digest,
-            checkin_seconds=plan.checkin_seconds,
-            overlay=plan.overlay.digest if plan.overlay else None,
-        )
-        directory = self._site.ca_file.parent
-        site = {name: (directory / name).read_bytes() for name in FILES}
-        site["trust.json"] = self._trust.data
-        site[PAPERS] = render_papers(papers)
-        return [
-            SmallFile("node.json", MODE_SECRET, render_node(node)),
-            *(SmallFile(f"site/{name}", MODE_PUBLIC, data) for name, data in site.items()),
-        ]
+    def _wait(self, *, detail: str = "") -> Answer:
+        """Hold a request open until there is another plan, or the time is over."""
+        self._start_over()
+        return self._talk.ask("init", detail=detail, wait_seconds=self._pace.poll_seconds)
 
-    def _clear(self, name: str) -> Path:
-        """Return the directory *name* below /run, empty: what another try left is gone."""
-        directory = self._run / name
-        for path in sorted(directory.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
+    def _start_over(self) -> None:
+        self._waits, self._failures = self._pace.waits(), 0
+
+    def _fail(self, plan: Plan, error: VnfsbuildError) -> Optional[Answer]:
+        """Tell what failed, and what comes next: another try, or what the site wants after many."""
+        self._failures += 1
+        # While it waits it holds no memory.
+        self._entry.clear("kexec")
+        self._entry.clear("pivot")
+        word = "refused" if isinstance(error, VerificationError) else "failed"
+        what = told_name(plan.capsule) if plan.capsule else f"method {plan.method}"
+        detail = f"{word} {what}: {console.describe(error, error.hint)}"
+        tries, then = plan.on_failure.tries, plan.on_failure.then
+        self._talk.forget_told()
+        if tries and then != "retry" and self._failures >= tries:
+            last = self._give_up(plan, detail)
+            if last is None:
+                return None
+            detail = last
+        wait = max(1, round(next(self._waits)))
+        self._tell(f"{detail}; again in {wait} s")
+        return self._talk.ask("failed", detail=detail, wait_seconds=wait, capsule=plan.capsule)
+
+    def _give_up(self, plan: Plan, detail: str) -> Optional[str]:
+        """Do what the site wants after many failures; return why not, when that fails too."""
+        count = f"{self._failures} failures in a row"
+        detail = f"{detail}; {count}, on_failure = {plan.on_failure.then}"
+        self._tell(detail)
+        self._talk.report("failed", plan.capsule, detail=detail)
+        try:
+            if plan.on_failure.then == "local":
+                self._leave_for_disk(plan, count)
             else:
-                path.unlink()
-        directory.mkdir(parents=True, exist_ok=True)
-        return directory
+                self._reboot()
+        except VnfsbuildError as error:
+            return f"{detail}; {console.describe(error, error.hint)}"
+        return None
 
-    def _ask(
-        self,
-        state: str,
-        *,
-        detail: str = "",
-        wait_seconds: int = 0,
-        capsule: Optional[PlannedCapsule] = None,
-    ) -> Answer:
-        """Check in until a server answers, however long that takes."""
-        checkin = self._checkin(state, detail=detail, wait_seconds=wait_seconds, capsule=capsule)
-        waits = self._waits()
-        while True:
-            started = time.monotonic()
-            try:
-                answer = self._client.checkin(checkin)
-            except NetworkError as error:
-                wait = max(next(waits), error.retry_after_seconds or 0)
-                self._told = ""
-                self._tell(f"no server answers: {error}; again in {wait:.0f} s")
-                time.sleep(wait)
-                continue
-            self._take(answer)
-            # A server that does not hold the request must not be asked without a pause.
-            elapsed = time.monotonic() - started
-            if wait_seconds and plan_digest(answer.plan) == checkin.plan:
-                least = min(wait_seconds, next(waits))
-                time.sleep(max(0.0, least - elapsed))
-            return answer
+    def _leave_for_disk(self, plan: Plan, why: str) -> None:
+        """Start anew: what loads bootstraps asks the server, which says that the disk is next.
 
-    def _report(self, state: str, capsule: PlannedCapsule, *, detail: str = "") -> None:
-        """Check in once; a server that does not answer does not hold up the boot."""
+        Raises:
+            VnfsbuildError: that was not what started this bootstrap: it would come here again.
+        """
+        if LOADER_ASKS not in self._line.split():
+            raise VnfsbuildError(
+                "local disk: what started this bootstrap does not ask the server what to start",
+                hint="start it by provisiond's iPXE script, or put the disk first in the firmware",
+            )
+        self._tell(f"{plan.name}: boots from its own disk: {why}")
+        self._talk.report("halted", detail=f"boots from its own disk: {why}")
+        self._reboot()
+
+    def _reboot(self) -> None:
+        boot.stop_network(self._run)
+        self._tell("reboot")
+        self._jump.reboot()
+
+    def _open_rescue(self, plan: Plan) -> str:
+        """Open shells, and ssh for the keys of the overlay; return what to tell the server."""
+        address = own_address(self._site.servers[0])
+        where = f"ssh root@{address}" if address else "no address"
+        told = f"rescue: a shell is on its consoles; {where}"
+        overlay = self._entry.fetch_overlay(plan)
+        self._rescue.start(find_ssh_files(overlay.data) if overlay else SshFiles())
+        self._talk.tell_once(f"{plan.name}: {told}")
+        return told
+
+    def _obtain_drivers(self, plan: Plan) -> None:
+        """Fetch the drivers that the plan gives this node; without them it goes on as it can."""
         try:
-            self._take(self._client.checkin(self._checkin(state, detail=detail, capsule=capsule)))
-        except NetworkError as error:
-            self._tell(f"{state}: could not be told to the server: {error}")
-
-    def _checkin(
-        self,
-        state: str,
-        *,
-        detail: str = "",
-        wait_seconds: int = 0,
-        capsule: Optional[PlannedCapsule] = None,
-    ) -> Checkin:
-        return Checkin(
-            hwaddrs=self._machine.hwaddrs,
-            boot_id=self._boot_id,
-            state=state,
-            uuid=self._machine.uuid,
-            detail=detail,
-            node_key=self._node_key,
-            plan=self._plan,
-            wait_seconds=wait_seconds if self._plan else 0,
-            capsule=capsule.digest if capsule else None,
-            trust_version=self._trust.version,
-            report={**machine.make_report(), "bootstrapProtocol": PROTOCOL},
-        )
-
-    def _take(self, answer: Answer) -> None:
-        set_to = self._set_clock(answer.time)
-        if set_to:
-            self._tell(set_to)
-        self._node_key = answer.node_key or self._node_key
-        self._plan = plan_digest(answer.plan)
-        self._now = answer.time
-        self._take_trust(answer)
-
-    def _take_trust(self, answer: Answer) -> None:
-        self._trust_fault = None
-        if not answer.trust:
+            trust = self._talk.require_trust()
+        except VerificationError:
             return
-        try:
-            if self._trust.take(answer.trust, now=answer.time):
-                self._tell(f"trust.json: version {self._trust.version}, from the server")
-        except VerificationError as error:
-            self._trust_fault = error
+        self._drivers.obtain(plan, trust=trust, now=self._talk.now, verify_ed25519=verify_ed25519)
 
-    def _tell_once(self, line: str) -> None:
-        if line != self._told:
-            self._tell(line)
-        self._told = line
+    def _figures(self) -> Dict[str, Any]:
+        return {**self._distrust.report(), **self._drivers.report()}
 
-    def _waits(self) -> Iterator[float]:
-        return delays(
-            least_seconds=self._pace.least_delay_seconds,
-            most_seconds=self._pace.most_delay_seconds,
-            random_source=random.SystemRandom(),
-        )
+    def _find_delay(self) -> str:
+        """Return what kept this node from the network, when it was kept."""
+        found = _NO_NETWORK.findall(self._log.read())
+        return f"it took {len(found) + 1} tries: {found[-1]}" if found else ""
 
 
 def bootstrap() -> None:
@@ -389,4 +219,18 @@ def bootstrap() -> None:
     if not this.hwaddrs:
         raise VnfsbuildError("no network interface was found: no driver for it here?")
     description = json.loads(DESCRIPTION.read_bytes())
-    Bootstrap(this, site, Client(site), description=description).run()
+    client = Client(site, node_id=this.hwaddrs[0])
+    tell = console.tell_consoles
+    Bootstrap(
+        this,
+        site,
+        client,
+        description=description,
+        command_line=machine.read_command_line(),
+        run=RUN,
+        tell=tell,
+        set_clock=machine.set_clock,
+        jump=Jump(load=boot.load_kernel, start=boot.start_kernel, reboot=boot.reboot),
+        rescue=Rescue(run=RUN, tell=tell, root=Path("/")),
+        drivers=Drivers(tell=tell, run=RUN),
+    ).run()

@@ -14,9 +14,10 @@ import random
 import socket
 import ssl
 from contextlib import contextmanager
-from typing import Dict, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
+from provisiond.agent.order import spread
 from provisiond.agent.site import Site
 from provisiond.protocol import (
     MAX_DETAIL_CHARACTERS,
@@ -36,15 +37,25 @@ NO_CHECK_TIME = 0x200000
 PRIVILEGED_PORTS = range(512, 1024)
 PORT_TRIES = 32
 MAX_ANSWER_BYTES = 1024 * 1024
+KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""Seconds of silence, then seconds between questions, and how many without an answer."""
 CHECKIN_TIMEOUT_SECONDS = 20.0
 
 
 class NetworkError(VnfsbuildError):
     """No server can be reached, or none answers as it should: try again later."""
 
-    def __init__(self, message: str, *, retry_after_seconds: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: Optional[int] = None,
+        is_answered: bool = False,
+    ) -> None:
+        """*is_answered*: a server did answer, so that the network is there."""
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.is_answered = is_answered
 
 
 class OverlayGone(NetworkError):
@@ -61,9 +72,13 @@ class Client:
         timeout_seconds: float = CHECKIN_TIMEOUT_SECONDS,
         source_ports: Optional[Sequence[int]] = PRIVILEGED_PORTS,
         random_source: Optional[random.Random] = None,
+        node_id: str = "",
     ) -> None:
-        """*source_ports* None leaves the choice to the kernel, for who is not root."""
-        self._servers = list(site.servers)
+        """The servers are asked in the order of *node_id*; without one in that of the site.
+
+        *source_ports* None leaves the choice to the kernel, for who is not root.
+        """
+        self._servers = list(spread(site.servers, node_id) if node_id else site.servers)
         self._context = make_context(site)
         self._timeout = timeout_seconds
         self._source_ports = source_ports
@@ -77,7 +92,8 @@ class Client:
         """
         timeout = (timeout_seconds or self._timeout) + checkin.wait_seconds
         faults = []
-        retry_after = None
+        retry_after: List[int] = []
+        is_answered = False
         for server in list(self._servers):
             try:
                 answer = self._checkin(server, checkin, timeout)
@@ -86,12 +102,18 @@ class Client:
                 continue
             except NetworkError as error:
                 faults.append(f"{server}: {error}")
-                retry_after = error.retry_after_seconds
+                is_answered = True
+                if error.retry_after_seconds is not None:
+                    retry_after.append(error.retry_after_seconds)
                 continue
             self._servers.remove(server)
             self._servers.insert(0, server)
             return answer
-        raise NetworkError("; ".join(faults), retry_after_seconds=retry_after)
+        raise NetworkError(
+            "; ".join(faults),
+            retry_after_seconds=min(retry_after, default=None),
+            is_answered=is_answered,
+        )
 
     def overlay(
         self, overlay: PlannedOverlay, *, node_id: str, boot_id: str, node_key: Optional[str]
@@ -166,6 +188,7 @@ class Client:
                     continue
                 raise
             connection.sock.settimeout(timeout)
+            notice_silence(connection.sock)
             return connection
         raise OSError(errno.EADDRINUSE, f"no free privileged port in {PORT_TRIES} tries")
 
@@ -190,6 +213,18 @@ def make_context(site: Site) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise VnfsbuildError(f"{site.ca_file}: not a CA's certificate: {error}") from error
     return context
+
+
+def notice_silence(end: socket.socket) -> None:
+    """Let the kernel ask, while an answer is held, whether the other machine is still there.
+
+    One that lost its power, or a cable that was pulled, is noticed within a minute then, and not
+    when the answer is overdue.
+    """
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def split_server(server: str) -> Tuple[str, int]:

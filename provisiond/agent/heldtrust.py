@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
-from provisiond.agent.obtain import newer_trust
 from vnfsbuild.dsse import VerifyEd25519
 from vnfsbuild.errors import VnfsbuildError
-from vnfsbuild.trust import Trust, verify_trust
+
+if TYPE_CHECKING:
+    from vnfsbuild.trust import Trust
 
 
 class HeldTrust:
@@ -53,6 +54,9 @@ class HeldTrust:
             VerificationError: it is not signed by its root keys.
         """
         if self._trust is None:
+            # Most check-ins find it verified by one before them, and do without this.
+            from vnfsbuild.trust import verify_trust
+
             # Time is left out: the clock may not be right yet, and one that has expired still
             # says whose signature makes a newer one good.
             self._trust = verify_trust(
@@ -67,6 +71,8 @@ class HeldTrust:
             VerificationError: it is older, expired, of this version with other content, or not
                 signed by the root keys of the one held. That one stays.
         """
+        from provisiond.agent.obtain import newer_trust
+
         held = self.get()
         trust, data = newer_trust(text, held, now=now, verify_ed25519=self._verify)
         if trust.version == held.version:

@@ -52,6 +52,11 @@ def read_hwaddrs(first: Optional[str], *, sys: Path = SYS) -> Tuple[str, ...]:
     return tuple(sorted(found, key=lambda address: address != first))
 
 
+def read_command_line(*, proc: Path = PROC) -> str:
+    """Return what the running kernel was started with."""
+    return _read(proc / "cmdline")
+
+
 def read_uuid(*, sys: Path = SYS) -> Optional[str]:
     """Return the SMBIOS UUID; None when the maker never set one."""
     uuid = _read(sys / "class/dmi/id/product_uuid").lower()
@@ -62,7 +67,7 @@ def read_uuid(*, sys: Path = SYS) -> Optional[str]:
 
 def read_machine(*, sys: Path = SYS, proc: Path = PROC) -> Machine:
     """Return which machine this is."""
-    first = boot_address(_read(proc / "cmdline"))
+    first = boot_address(read_command_line(proc=proc))
     return Machine(hwaddrs=read_hwaddrs(first, sys=sys), uuid=read_uuid(sys=sys))
 
 
@@ -84,6 +89,7 @@ def make_report(*, proc: Path = PROC) -> Dict[str, Union[int, str]]:
     uptime = _read(proc / "uptime").split() or ["0"]
     return {
         "kernel": os.uname().release,
+        "load": " ".join(_read(proc / "loadavg").split()[:3]),
         "memoryTotalKib": total,
         "memoryUsedKib": total - memory.get("MemAvailable", total),
         "uptimeCentiseconds": round(float(uptime[0]) * 100),

@@ -9,9 +9,11 @@ import base64
 import binascii
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Iterator, List, Optional, Tuple
+from typing import BinaryIO, Iterator, List, Optional, Protocol, Tuple
 
-from provisiond.agent.fetch import Fetcher, write_all
+from provisiond.agent.fetch import Fetcher
+from provisiond.agent.landing import write_all
+from provisiond.agent.memory import Load
 from provisiond.agent.papers import Papers, judge
 from provisiond.protocol import PROTOCOL, PlannedCapsule, PlannedOverlay
 from vnfsbuild import newc
@@ -35,6 +37,13 @@ INITRD_PADDING = 512
 
 MODE_PUBLIC = 0o100644
 MODE_SECRET = 0o100600
+
+
+class Fetches(Protocol):
+    """What brings a blob into a file: a :class:`Fetcher`, or who has parts of it already."""
+
+    def fetch_into(self, file: BinaryIO, blob: Descriptor, *, where: str) -> None:
+        """Append *blob* to *file*, which has no buffer and can be read."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +177,17 @@ def payload_bytes(capsule: VerifiedCapsule, *, with_kernel: bool) -> int:
     return sum(sizes)
 
 
+def load_of(capsule: VerifiedCapsule, overlay: Optional[Overlay]) -> Load:
+    """Return what booting *capsule* with *overlay* puts into memory."""
+    manifest = capsule.manifest
+    return Load(
+        kernel_bytes=manifest.payload(KERNEL).size_bytes,
+        initrd_bytes=manifest.payload(INITRD).size_bytes,
+        layers_bytes=sum(layer.size_bytes for layer in manifest.layers),
+        other_bytes=overlay.planned.size_bytes if overlay else 0,
+    )
+
+
 def layer_files(capsule: VerifiedCapsule) -> List[Tuple[str, str, Descriptor]]:
     """Return (file name, what it is called when told, blob) of each layer, the undermost first."""
     found = []
@@ -178,7 +198,7 @@ def layer_files(capsule: VerifiedCapsule) -> List[Tuple[str, str, Descriptor]]:
     return found
 
 
-def write_kernel(path: Path, capsule: VerifiedCapsule, fetcher: Fetcher) -> None:
+def write_kernel(path: Path, capsule: VerifiedCapsule, fetcher: Fetches) -> None:
     """Fetch the kernel of *capsule* to *path*."""
     with open_raw(path) as file:
         fetcher.fetch_into(file, capsule.manifest.payload(KERNEL), where="kernel")
@@ -187,7 +207,7 @@ def write_kernel(path: Path, capsule: VerifiedCapsule, fetcher: Fetcher) -> None
 def write_combined_initrd(
     path: Path,
     capsule: VerifiedCapsule,
-    fetcher: Fetcher,
+    fetcher: Fetches,
     *,
     overlay: Optional[Overlay],
     files: "List[SmallFile]",
@@ -229,7 +249,7 @@ def write_combined_initrd(
 def write_capsule_directory(
     directory: Path,
     capsule: VerifiedCapsule,
-    fetcher: Fetcher,
+    fetcher: Fetches,
     *,
     overlay: Optional[Overlay],
     files: "List[SmallFile]",
@@ -256,4 +276,4 @@ def write_capsule_directory(
 def open_raw(path: Path, *, mode: int = MODE_SECRET) -> BinaryIO:
     """Open the new file *path* without a buffer: what does not fit is told where it happens."""
     path.touch(mode=mode & 0o777)
-    return path.open("wb", buffering=0)
+    return path.open("w+b", buffering=0)

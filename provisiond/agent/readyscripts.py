@@ -6,6 +6,7 @@ its overlay were changed; ``halt.d`` when it stops.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import List, Mapping, Optional, Sequence, Tuple
 
 TAIL_CHARACTERS = 1200
+KILL_SECONDS = 3.0
+"""How long an end is waited for that must come at once."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,18 @@ def tail(text: str) -> str:
 
 
 def run_command(
-    argv: Sequence[str], timeout_seconds: float, environment: Optional[Mapping[str, str]] = None
+    argv: Sequence[str],
+    timeout_seconds: float,
+    environment: Optional[Mapping[str, str]] = None,
+    *,
+    lock: Optional[int] = None,
 ) -> Tuple[str, str]:
-    """Run *argv*; return how it failed, empty when it did not, and its last lines."""
+    """Run *argv*; return how it failed, empty when it did not, and its last lines.
+
+    With *lock*, a descriptor that it and all that it starts hold, what it left behind is killed.
+    """
     # A file, not a pipe: what a script leaves running in the background must not hold us up.
-    with os.fdopen(os.memfd_create("ready.d"), "w+b") as output:
+    with os.fdopen(os.memfd_create("script"), "w+b") as output:
         try:
             process = subprocess.Popen(
                 list(argv),
@@ -78,6 +88,7 @@ def run_command(
                 stderr=subprocess.STDOUT,
                 cwd="/",
                 start_new_session=True,
+                pass_fds=() if lock is None else (lock,),
             )
         except OSError as error:
             return f"cannot be run: {error.strerror}", ""
@@ -86,11 +97,28 @@ def run_command(
             status = f"exit status {code}" if code > 0 else ""
             if code < 0:
                 status = f"killed by {signal.Signals(-code).name}"
+            if lock is not None:
+                _kill_group(process.pid)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill_group(process.pid)
             status = f"not done after {timeout_seconds:.0f} s"
+            if not _ends(process):
+                status += ", and cannot be killed"
         size_bytes = output.seek(0, os.SEEK_END)
         output.seek(max(0, size_bytes - 4 * TAIL_CHARACTERS))
         text = output.read().decode("utf-8", "replace")
     return status, tail(text.strip())
+
+
+def _ends(process: "subprocess.Popen[bytes]") -> bool:
+    """Wait a moment for a process that was killed: one that waits for a dead disk does not end."""
+    try:
+        process.wait(KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)

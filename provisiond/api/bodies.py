@@ -16,15 +16,20 @@ BODY_SECONDS = 10
 """How long a client may take to send the body of a small request."""
 
 
-async def read_object(request: web.Request) -> dict[str, Any]:
-    """Return the object in the body.
+async def read_object(
+    request: web.BaseRequest, *, limit_bytes: int | None = None
+) -> dict[str, Any]:
+    """Return the object in the body, of which *request* keeps nothing.
+
+    Without *limit_bytes* it may be as large as the application allows.
 
     Raises:
+        HTTPRequestEntityTooLarge: it is larger.
         InputError: it is not JSON, not an object, or takes too long to come.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            data = await request.read()
+            data = await _read(request, limit_bytes or request.client_max_size)
     except TimeoutError as error:
         if request.transport:
             request.transport.abort()
@@ -36,6 +41,15 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"body: found {type(value).__name__}, expected an object")
     return value
+
+
+async def _read(request: web.BaseRequest, limit_bytes: int) -> bytes:
+    data = bytearray()
+    async for part in request.content.iter_any():
+        data += part
+        if len(data) > limit_bytes:
+            raise web.HTTPRequestEntityTooLarge(limit_bytes, len(data))
+    return bytes(data)
 
 
 def read_text(value: Mapping[str, Any], key: str) -> str:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 FIRST_REQUEST_SECONDS = 15.0
 LOOK_SECONDS = 5.0
+
+RequestT = TypeVar("RequestT", bound=web.BaseRequest)
+Handler = Callable[[RequestT], Awaitable[web.StreamResponse]]
 
 
 class SlowClients:
@@ -27,13 +31,24 @@ class SlowClients:
     def watch(self, app: web.Application) -> None:
         """Take note of each connection on which a request of *app* comes."""
 
+        # No coroutines of their own, here and below: there would be one for each that waits.
         @web.middleware
-        async def note(request: web.Request, handler: Any) -> web.StreamResponse:
+        def note(
+            request: web.Request, handler: Handler[web.Request]
+        ) -> Awaitable[web.StreamResponse]:
             self._served.add(request.protocol)
-            response: web.StreamResponse = await handler(request)
-            return response
+            return handler(request)
 
         app.middlewares.append(note)
+
+    def noting(self, handler: Handler[RequestT]) -> Handler[RequestT]:
+        """Return *handler*, which from now on takes note of the connections of its requests."""
+
+        def noted(request: RequestT) -> Awaitable[web.StreamResponse]:
+            self._served.add(request.protocol)
+            return handler(request)
+
+        return noted
 
     async def close_them(self, server: web.Server) -> None:
         """Close slow connections of *server*, for ever."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 
 from provisiond.commands.context import Context
 from provisiond.commands.nodestatus import status
+from provisiond.commands.nodetask import poweroff, reboot, run
+from provisiond.commands.rollout import upgrade
 from provisiond.commands.telling import (
     JSON,
     NODES,
@@ -25,6 +28,7 @@ from provisiond.commands.telling import (
 )
 from provisiond.commands.transfer import DRY_RUN, read_document, tell_changes
 from provisiond.nodes.attributes import NODE
+from provisiond.nodes.drivers import find_lack
 from vnfsbuild.errors import InputError
 from vnfsbuild.listing import render_document, render_table
 
@@ -39,7 +43,8 @@ def node() -> None:
     """
 
 
-node.add_command(status)
+for command in (poweroff, reboot, run, status, upgrade):
+    node.add_command(command)
 
 
 @node.command()
@@ -275,8 +280,19 @@ def _show(item: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"failures.{key}={count}" for key, count in item["failures"].items()]
     lines += [f"seconds.{key}={seconds:g}" for key, seconds in item["phaseSeconds"].items()]
+    lines += _show_task(item["task"])
+    lines.append(f"drivers.cpio={find_lack(item['drivers']) or item['drivers']['why'] or 'no'}")
     # What a node reports is one line each, or it could forge others.
     lines += [
         " ".join(f"report.{key}={value}".split()) for key, value in sorted(item["report"].items())
     ]
     return lines
+
+
+def _show_task(task: Mapping[str, Any] | None) -> list[str]:
+    if task is None:
+        return []
+    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(task["since"]))
+    told = f"{task['kind']} {task['phase']}".strip()
+    detail = " ".join(task["detail"].split())
+    return [f"task={told}: {task['state']} since {since}" + (f": {detail}" if detail else "")]

@@ -22,11 +22,13 @@ NO = 4
 EVENT_WAIT_SECONDS = 5
 LEAST_PAUSE_SECONDS = 0.5
 """Between two looks: a thousand nodes that boot are a thousand events a minute."""
+FIGURES = ("Uptime", "Load", "Memory Used", "Kernel", "Capsule", "Failed Units")
 CHANGES = ("node.state", "node.condition", "node.changed", "node.new")
 
 
 @click.command()
 @SOME_NODES
+@click.option("--figures", is_flag=True, help="What nodes report: uptime, load, memory, kernel.")
 @click.option("--not-ready", is_flag=True, help="Only those that are not ready.")
 @click.option("--summary", is_flag=True, help="How many there are: by state, condition, capsule.")
 @click.option("--expect-ready", is_flag=True, help="Exit status 4 when one is not ready.")
@@ -37,6 +39,7 @@ CHANGES = ("node.state", "node.condition", "node.changed", "node.new")
 def status(
     ctx: click.Context,
     nodes: Sequence[str],
+    figures: bool,
     not_ready: bool,
     summary: bool,
     expect_ready: bool,
@@ -52,6 +55,9 @@ def status(
     shown = [item for item in found if not (not_ready and item["ready"])]
     if summary:
         _show_summary(shown, as_json=as_json)
+    elif figures and not as_json:
+        rows = [_figures_row(item) for item in shown]
+        click.echo(render_table(("HostName", "Status", *FIGURES), rows))
     else:
         _show(shown, as_json=as_json)
     missing = [item["name"] for item in found if not item["ready"]]
@@ -127,6 +133,23 @@ def _show_summary(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
             shown = short(name) if name.startswith("sha256:") else name
             rows.append((word, shown, str(count)))
     click.echo(render_table(("WHAT", "WHICH", "NODES"), rows))
+
+
+def _figures_row(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a node reported of itself; a figure that it did not is a dash."""
+    report = item["report"]
+    uptime, total = report.get("uptimeCentiseconds"), report.get("memoryTotalKib")
+    used = report.get("memoryUsedKib", 0)
+    return (
+        item["name"],
+        item["state"] or "new",
+        "-" if uptime is None else render_since(uptime / 100),
+        report.get("load") or "-",
+        f"{used / 1048576:.1f} of {total / 1048576:.1f} GiB" if total else "-",
+        report.get("kernel") or "-",
+        short(item["capsule"]) if item["capsule"] else "-",
+        " ".join(report.get("failedUnits") or ()) or "-",
+    )
 
 
 def _status_row(item: Mapping[str, Any], *, now: float) -> tuple[str, ...]:

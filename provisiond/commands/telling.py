@@ -61,14 +61,7 @@ def ask(question: str, *, yes: bool) -> None:
 
 def tell(answer: Mapping[str, Any], what: str) -> None:
     """Show what was done; nodes of a range that are yet to come are worth a warning."""
-    missing = answer["missing"]
-    if missing:
-        more = ", …" if len(missing) > SHOWN_MISSING else ""
-        click.echo(
-            f"warning: {len(missing)} of the nodes named are not known: "
-            f"{', '.join(missing[:SHOWN_MISSING])}{more}",
-            err=True,
-        )
+    warn_missing(answer["missing"])
     waiting = answer.get("waiting", [])
     if waiting:
         more = ", …" if len(waiting) > SHOWN_MISSING else ""
@@ -79,6 +72,17 @@ def tell(answer: Mapping[str, Any], what: str) -> None:
         )
     for name in answer["nodes"]:
         click.echo(f"{name}: {what}")
+
+
+def warn_missing(missing: Sequence[str]) -> None:
+    """Tell which nodes of a range are not known."""
+    if missing:
+        more = ", …" if len(missing) > SHOWN_MISSING else ""
+        click.echo(
+            f"warning: {len(missing)} of the nodes named are not known: "
+            f"{', '.join(missing[:SHOWN_MISSING])}{more}",
+            err=True,
+        )
 
 
 def read_value(key: str, value: str) -> str:

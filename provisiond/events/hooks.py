@@ -18,7 +18,10 @@ from pathlib import Path
 from provisiond.protocol import clean
 from vnfsbuild.tools import base_environment
 
-KINDS = ("node.new", "node.state", "node.condition", "capsule.promoted")
+KINDS = (
+    "node.new", "node.state", "node.condition", "node.task", "mirror.wrong", "capsule.promoted",
+    "rollout.started", "rollout.batch", "rollout.stopped", "rollout.resumed", "rollout.done",
+)  # fmt: skip
 """The events that programs are run for."""
 TAIL_BYTES = 2000
 """So much of the end of what a program says is kept."""

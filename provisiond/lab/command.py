@@ -22,7 +22,7 @@ from provisiond.lab.laboratory import (
     python_paths,
     require_root,
 )
-from provisiond.lab.machine import ACCELERATORS, FIRMWARES, make_machines
+from provisiond.lab.machine import ACCELERATORS, CARDS, FIRMWARES, make_machines
 from provisiond.lab.run import Wish, boot
 from provisiond.lab.running import find_labs, stop_lab
 from provisiond.lab.watch import Outcome, outcome_value, render_outcomes
@@ -45,6 +45,8 @@ class RunOptions:
     nodes: int
     firmware: tuple[str, ...]
     memory: int
+    cards: tuple[str, ...]
+    wired: int
     cpus: int
     check: str | None
     method: str
@@ -74,6 +76,16 @@ def lab() -> None:
     help="Given more than once: the nodes take them in turn.",
 )
 @click.option("--memory", default=1024, show_default=True, help="MiB of each node.")
+@click.option(
+    "--card",
+    "cards",
+    multiple=True,
+    type=click.Choice(tuple(CARDS)),
+    default=("virtio",),
+    show_default=True,
+    help="A network card; given more than once: each node has several.",
+)
+@click.option("--wired", default=1, show_default=True, help="Which of the cards has a cable.")
 @click.option("--cpus", default=2, show_default=True, help="Processors of each node.")
 @click.option("--check", metavar="COMMAND", help="Each node runs it before it is ready.")
 @click.option("--method", type=click.Choice(("kexec", "pivot")), default="kexec", show_default=True)
@@ -94,7 +106,12 @@ def run(**words: Any) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     require_root()
     machines = make_machines(
-        options.nodes, firmwares=options.firmware, memory_mib=options.memory, cpus=options.cpus
+        options.nodes,
+        firmwares=options.firmware,
+        memory_mib=options.memory,
+        cpus=options.cpus,
+        cards=options.cards,
+        wired=options.wired,
     )
     with open_laboratory(make_settings(options, find_places())) as laboratory:
         wish = prepare(laboratory, options, find_places())

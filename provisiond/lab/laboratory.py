@@ -9,14 +9,21 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from provisiond.client import Client
+from provisiond.lab import control
 from provisiond.lab.children import Child, Children, last_lines
-from provisiond.lab.machine import Machine, firmware_variables, qemu_args
+from provisiond.lab.machine import (
+    Machine,
+    firmware_variables,
+    qemu_args,
+    unwired,
+    wired_link,
+)
 from provisiond.lab.network import ADDRESS, BRIDGE, RANGE, Network, open_network
 from provisiond.lab.running import DIRECTORY, PREFIX, registered
 from vnfsbuild.errors import InputError, VnfsbuildError
@@ -39,6 +46,8 @@ class Settings:
     accelerator: str = "tcg"
     check: str | None = None
     """A shell command that each node runs before it says ``ready``."""
+    configure: Callable[[str], str] = str
+    """Returns the text of provisiond.toml as it is to be, from what ``provisiond init`` wrote."""
     console_dir: Path | None = None
     """Where the console logs go; none: into the laboratory's directory, which goes at the end."""
 
@@ -80,10 +89,20 @@ class Laboratory:
             "provisiond init", [*python, *self._init_args(overlay)], log=log, env=python_paths()
         )
         _wait_for_end(init)
+        config.write_text(self.settings.configure(config.read_text("utf-8")), "utf-8")
         serve = self._children.start(
             "provisiond", self._network.inside([*python, "serve"]), log=log, env=python_paths()
         )
         self._wait_until_up(serve)
+
+    def start(self, name: str, argv: Sequence[str]) -> Child:
+        """Start a program in the laboratory's network; it is ended with the laboratory.
+
+        Raises:
+            VnfsbuildError: it cannot be started.
+        """
+        log = self.directory / f"{name}.log"
+        return self._children.start(name, self._network.inside(argv), log=log)
 
     def import_file(self, path: Path) -> Any:
         """Give the node server the capsule or bootstrap in the file *path*.
@@ -112,24 +131,41 @@ class Laboratory:
         self._network.add_tap(machine.tap)
         self.console(machine).write_bytes(b"")
         tree, variables = self.settings.tree, None
-        if machine.firmware == "uefi":
+        if machine.is_uefi:
             variables = self.directory / f"{machine.label}.fd"
             shutil.copyfile(firmware_variables(tree), variables)
         args = qemu_args(
             machine,
             tree=tree,
             console=self.console(machine),
+            control=self._control(machine),
             variables=variables,
             accelerator=self.settings.accelerator,
         )
         argv = self._network.inside(tree_argv(tree, "qemu-system-x86_64", args))
         log = self.directory / f"{machine.label}.qemu"
+        qemu = self._children.start(f"QEMU of {machine.label}", argv, log=log)
+        self._qemu[machine] = qemu
+        # One that ended at once is told of by those who look after the machine.
+        with contextlib.suppress(VnfsbuildError):
+            control.start(
+                self._control(machine),
+                without_link=unwired(machine),
+                is_running=lambda: qemu.is_running,
+            )
         self.powered_on[machine] = time.time()
-        self._qemu[machine] = self._children.start(f"QEMU of {machine.label}", argv, log=log)
 
     def power_off(self, machine: Machine) -> None:
         """Cut the power of *machine*."""
         self._children.stop(self._qemu.pop(machine))
+
+    def pull_cable(self, machine: Machine) -> None:
+        """Pull the cable of *machine*; its card sees no link any more."""
+        control.execute(self._control(machine), control.set_link(wired_link(machine), up=False))
+
+    def plug_cable(self, machine: Machine) -> None:
+        """Plug the cable of *machine* in again."""
+        control.execute(self._control(machine), control.set_link(wired_link(machine), up=True))
 
     def ended(self, machine: Machine) -> str | None:
         """Return how QEMU ended and what it said last, or None while *machine* is on."""
@@ -151,6 +187,9 @@ class Laboratory:
     def enter_words(self) -> str:
         """The start of a command line that runs a program in the laboratory's network."""
         return shlex.join(self._network.inside([])) + " "
+
+    def _control(self, machine: Machine) -> Path:
+        return self.directory / f"{machine.label}.qmp"
 
     def _init_args(self, overlay: Path) -> list[str]:
         return [

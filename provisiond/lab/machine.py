@@ -12,7 +12,17 @@ from pathlib import Path
 
 from vnfsbuild.errors import InputError
 
-FIRMWARES = ("bios", "uefi")
+FIRMWARES = ("bios", "uefi", "uefi-http")
+"""BIOS by PXE, UEFI by PXE, and UEFI by HTTP Boot, without TFTP."""
+CARDS = {
+    "e1000": "e1000",
+    "e1000e": "e1000e",
+    "igb": "igb",
+    "rtl8139": "rtl8139",
+    "virtio": "virtio-net-pci",
+    "vmxnet3": "vmxnet3",
+}
+"""Network cards → what QEMU calls them. The bootstrap drives all but rtl8139 by itself."""
 ACCELERATORS = ("tcg", "kvm")
 MAX_MACHINES = 200
 """As many addresses as the laboratory's network hands out."""
@@ -31,11 +41,29 @@ class Machine:
     firmware: str = "bios"
     memory_mib: int = 1024
     cpus: int = 2
+    cards: tuple[str, ...] = ("virtio",)
+    """Its network cards, by slot."""
+    wired: int = 0
+    """The one of *cards* that has a cable, and that it boots from."""
+    disk: Path | None = None
+    """A file that is its disk, raw; looked at when the network does not boot it."""
+    clock: str = ""
+    """What its hardware clock says at first, as 1970-01-02T00:00:00; empty: the right time."""
 
     @property
     def hwaddr(self) -> str:
-        """Its hardware address; 52:54:00 is what QEMU's machines have."""
-        return f"52:54:00:87:{self.number >> 8:02x}:{self.number & 255:02x}"
+        """The hardware address of the wired card; 52:54:00 is what QEMU's machines have."""
+        return self.card_hwaddr(self.wired)
+
+    def card_hwaddr(self, position: int) -> str:
+        """Return the hardware address of a card."""
+        card = 0 if position == self.wired else position + 1
+        return f"52:54:{card:02x}:87:{self.number >> 8:02x}:{self.number & 255:02x}"
+
+    @property
+    def is_uefi(self) -> bool:
+        """Whether it has UEFI, with variables of its own."""
+        return self.firmware.startswith("uefi")
 
     @property
     def uuid(self) -> str:
@@ -54,12 +82,19 @@ class Machine:
 
 
 def make_machines(
-    count: int, *, firmwares: Sequence[str] = ("bios",), memory_mib: int = 1024, cpus: int = 2
+    count: int,
+    *,
+    firmwares: Sequence[str] = ("bios",),
+    memory_mib: int = 1024,
+    cpus: int = 2,
+    cards: Sequence[str] = ("virtio",),
+    wired: int = 1,
 ) -> tuple[Machine, ...]:
-    """Return *count* machines; *firmwares* are taken in turn.
+    """Return *count* machines; *firmwares* are taken in turn; *wired* counts *cards* from 1.
 
     Raises:
-        InputError: more than there are addresses, or too little memory for any kernel.
+        InputError: more than there are addresses, too little memory for any kernel, or no such
+            card.
     """
     if not 1 <= count <= MAX_MACHINES:
         raise InputError(f"nodes: found {count}, expected 1 to {MAX_MACHINES}")
@@ -67,12 +102,16 @@ def make_machines(
         raise InputError(f"memory: found {memory_mib} MiB, expected at least {LEAST_MEMORY_MIB}")
     if cpus < 1:
         raise InputError(f"cpus: found {cpus}, expected at least 1")
+    if not 1 <= wired <= len(cards):
+        raise InputError(f"wired: found {wired}, expected 1 to {len(cards)}, as there are cards")
     return tuple(
         Machine(
             number=number,
             firmware=firmwares[(number - 1) % len(firmwares)],
             memory_mib=memory_mib,
             cpus=cpus,
+            cards=tuple(cards),
+            wired=wired - 1,
         )
         for number in range(1, count + 1)
     )
@@ -88,17 +127,18 @@ def qemu_args(
     *,
     tree: Path,
     console: Path,
+    control: Path,
     variables: Path | None = None,
     accelerator: str = "tcg",
 ) -> list[str]:
     """Return the arguments of QEMU for *machine*, its serial console written to *console*.
 
-    *tree* is the tools tree "lab"; *variables* the machine's own copy of the UEFI variables.
+    *tree* is the tools tree "lab"; *variables* the machine's own copy of the UEFI variables;
+    *control* the socket by which QEMU is told things. It stands still until it is told to start.
     """
     # Emulation knows 5-level paging and more that kernels then trip over: an old model is safe.
     cpu = "Nehalem" if accelerator == "tcg" else "host"
-    network = f"virtio-net-pci,netdev=net0,mac={machine.hwaddr}"
-    args = [
+    return [
         "-L", str(tree / "usr/share/qemu"),
         "-L", str(tree / "usr/share/seabios"),
         "-nodefaults", "-no-user-config",
@@ -111,24 +151,66 @@ def qemu_args(
         "-m", str(machine.memory_mib),
         "-display", "none",
         "-monitor", "none",
+        "-S", "-qmp", f"unix:{control},server=on,wait=off",
         "-serial", f"file:{console}",
         "-netdev", f"tap,id=net0,ifname={machine.tap},script=no,downscript=no",
         # Without a source of entropy OVMF offers no network boot, and says nothing.
         "-device", "virtio-rng-pci",
+        *_firmware_args(machine, tree, variables),
+        *_card_args(machine),
+        *_disk_args(machine),
+        *(("-rtc", f"base={machine.clock}") if machine.clock else ()),
     ]  # fmt: skip
-    if machine.firmware == "uefi":
-        if variables is None:
-            raise InputError(f"{machine.label}: UEFI without a place for its variables")
-        code = tree / "usr/share/OVMF/OVMF_CODE_4M.fd"
-        return [
-            *args,
-            # Without iPXE in the card's ROM the firmware's own driver boots from the network.
-            "-device", f"{network},romfile=",
-            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}",
-            "-drive", f"if=pflash,format=raw,unit=1,file={variables}",
-            # IPv6 is tried for a minute when IPv4 fails once.
-            "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n",
-        ]  # fmt: skip
-    # No romfile here: QEMU writes the card's ids into its default ROM only, and on q35 SeaBIOS
-    # does not run one whose ids are another's.
-    return [*args, "-device", network]
+
+
+def unwired(machine: Machine) -> tuple[str, ...]:
+    """Return what QEMU calls the cards of *machine* that have no cable."""
+    return tuple(f"card{n}" for n in range(len(machine.cards)) if n != machine.wired)
+
+
+def wired_link(machine: Machine) -> str:
+    """Return what QEMU calls the card of *machine* that has a cable."""
+    return f"card{machine.wired}"
+
+
+def _firmware_args(machine: Machine, tree: Path, variables: Path | None) -> list[str]:
+    if not machine.is_uefi:
+        return []
+    if variables is None:
+        raise InputError(f"{machine.label}: UEFI without a place for its variables")
+    code = tree / "usr/share/OVMF/OVMF_CODE_4M.fd"
+    # IPv6 is tried for a minute when IPv4 fails once.
+    refused = ["IPv6PXESupport"]
+    if machine.firmware == "uefi-http":
+        # HTTP comes after PXE.
+        refused.insert(0, "IPv4PXESupport")
+    return [
+        "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}",
+        "-drive", f"if=pflash,format=raw,unit=1,file={variables}",
+        *(word for name in refused
+          for word in ("-fw_cfg", f"name=opt/org.tianocore/{name},string=n")),
+    ]  # fmt: skip
+
+
+def _card_args(machine: Machine) -> list[str]:
+    words = []
+    for position, card in enumerate(machine.cards):
+        device = f"{CARDS[card]},id=card{position},mac={machine.card_hwaddr(position)}"
+        if position == machine.wired:
+            device += ",netdev=net0,bootindex=1"
+        # With UEFI the firmware's own driver boots from a virtio card, when no ROM is in the way;
+        # of other cards it knows none. With BIOS: QEMU writes the card's ids into its default ROM
+        # only, and on q35 SeaBIOS does not run one whose ids are another's.
+        if position != machine.wired or (machine.is_uefi and card == "virtio"):
+            device += ",romfile="
+        words += ["-device", device]
+    return words
+
+
+def _disk_args(machine: Machine) -> list[str]:
+    if machine.disk is None:
+        return []
+    return [
+        "-drive", f"if=none,id=disk0,format=raw,file={machine.disk}",
+        "-device", "virtio-blk-pci,drive=disk0,bootindex=2",
+    ]  # fmt: skip

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
 from provisiond.lab.simulate_wire import Reply, Wire, WireError
+from provisiond.planned import NextReport
 from provisiond.protocol import (
     MAX_WAIT_SECONDS,
     Answer,
@@ -22,7 +23,7 @@ from provisiond.protocol import (
     plan_digest,
     render_checkin,
 )
-from vnfsbuild.digest import digest_of
+from vnfsbuild.digest import Digest, digest_of
 from vnfsbuild.manifest import parse_manifest
 
 FIRST_ADDRESS = IPv4Address("127.64.0.1")
@@ -83,14 +84,24 @@ class Node:
             raise NodeError(f"{self.hwaddr}: no plan yet")
         return self._plan
 
-    async def say(self, state: str, *, wait_seconds: int = 0) -> Plan:
+    async def say(
+        self,
+        state: str,
+        *,
+        wait_seconds: int = 0,
+        report: NextReport | None = None,
+        runs: Digest | None = None,
+    ) -> Plan:
         """Check in with *state*, and hold the plan of the answer.
+
+        *report* tells of the next capsule; *runs* is the one that it has gone over to.
 
         Raises:
             NodeError: refused, or answered with what is no plan.
             WireError: not answered.
         """
-        capsule = self._plan.capsule.digest if self._plan and self._plan.capsule else None
+        planned = self._plan.capsule.digest if self._plan and self._plan.capsule else None
+        capsule = runs or planned
         uptime = {} if state != "ready" else {"uptimeCentiseconds": 4200, "memoryUsedKib": 400_000}
         self._checkin = replace(
             self._checkin,
@@ -99,6 +110,7 @@ class Node:
             plan=plan_digest(self._plan) if self._plan and wait_seconds else None,
             wait_seconds=wait_seconds,
             report=uptime,
+            next=report,
         )
         answer = await self._post(self._checkin)
         if answer.node_key is not None:

@@ -171,16 +171,17 @@ class ThrowAway:
             self._children.stop(self._process)
             self._process = None
 
-    def add_capsule(self) -> None:
+    def add_capsule(self, *, serial: int = 1, promote: bool = True) -> None:
         """Make and import a capsule of the size that was asked for; it could not boot.
 
         Raises:
             VnfsbuildError: the server refuses it.
         """
         path = self.directory / "capsule.vnfs"
-        _write_capsule(self.directory, path, self.settings.payload_bytes)
+        _write_capsule(self.directory, path, self.settings.payload_bytes, serial=serial)
         with path.open("rb") as stream:
-            self.client.upload("/v1/capsules?promote=1", stream, path.stat().st_size)
+            where = f"/v1/capsules?promote={int(promote)}"
+            self.client.upload(where, stream, path.stat().st_size)
         path.unlink()
 
     def assign(self) -> None:
@@ -256,7 +257,7 @@ def _own_network() -> Iterator[None]:
         os.close(before)
 
 
-def _write_capsule(directory: Path, path: Path, payload_bytes: int) -> None:
+def _write_capsule(directory: Path, path: Path, payload_bytes: int, *, serial: int) -> None:
     """Write the file of a signed capsule; its payloads are bytes that do not compress."""
     store = Store(directory / "builds")
     source = directory / "layer"
@@ -272,7 +273,7 @@ def _write_capsule(directory: Path, path: Path, payload_bytes: int) -> None:
     source.unlink()
     config = m.render_config(
         m.Config(
-            name=CAPSULE, serial=1, architecture="x86_64", distribution="none", epoch=1,
+            name=CAPSULE, serial=serial, architecture="x86_64", distribution="none", epoch=1,
             kernel=m.Kernel("0.0.0-simulated", ()), layers=("rootfs",), bootstrap_protocol=1,
         )
     )  # fmt: skip

@@ -9,85 +9,46 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from provisiond.nodes.families import ADDS as ADDS
+from provisiond.nodes.families import CAPSULE as CAPSULE
+from provisiond.nodes.families import DEFAULTS as DEFAULTS
+from provisiond.nodes.families import FAMILIES as FAMILIES
+from provisiond.nodes.families import GROUP as GROUP
+from provisiond.nodes.families import NODE as NODE
+from provisiond.nodes.families import SCOPES as SCOPES
+from provisiond.nodes.families import SECRET_FAMILY_FIELDS as SECRET_FAMILY_FIELDS
+from provisiond.nodes.families import Attribute as Attribute
 from provisiond.nodes.values import (
-    DEVICE,
     integer,
     one_of,
     parse_ascii,
-    parse_bond_mode,
     parse_bool,
     parse_capsule,
     parse_device,
     parse_host,
-    parse_hwaddr,
     parse_ip,
-    parse_ip_interface,
     parse_ipv4,
     parse_line,
-    parse_mount_source,
     parse_overlay_name,
     parse_password_hash,
-    parse_path,
-    parse_public_key,
     parse_time_zone,
+    parse_tmpfs_size,
     parse_user,
+    parse_web_address,
 )
+from provisiond.protocol import AFTER_FAILURES, METHODS
 from vnfsbuild.errors import InputError
 
-NODE = "node"
-GROUP = "group"
-CAPSULE = "capsule"
-DEFAULTS = "defaults"
-SCOPES = (NODE, GROUP, CAPSULE, DEFAULTS)
-"""Where values are set, the strongest first."""
-
-ADDS = "+"
-USABLE_METHODS = ("kexec", "pivot")
-"""Methods that an agent of this version carries out."""
 SHOWN_SECRET = "set"
 """What is shown instead of a secret value."""
 
 _SHARED = frozenset({GROUP, DEFAULTS, NODE})
 _ONE_NODE = frozenset({NODE})
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
-_LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,30}\Z")
-_SYSCTL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,120}\Z")
 _SPLITS = re.compile(r"[\s,]+")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Attribute:
-    """Something that can be set."""
-
-    parse: Callable[[str], Any]
-    """Returns the value of a text, or of one item of a list; raises :class:`InputError`."""
-    meaning: str
-    default: Any = None
-    is_list: bool = False
-    by_commas: bool = False
-    """Whether commas part the items of a list too."""
-    always_adds: bool = False
-    """A list of which each scope's part counts, with or without :data:`ADDS`."""
-    scopes: frozenset[str] = frozenset(SCOPES)
-    """Where it may be set."""
-    secret: bool = False
-    """Whether its value is not shown."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """Attributes with a name in the key: ``FAMILY.NAME.FIELD``, or ``FAMILY.NAME`` alone."""
-
-    name: re.Pattern[str]
-    meaning: str
-    fields: Mapping[str, Attribute]
-    """Field → attribute; the only field ``""`` stands for a family without fields."""
-
 
 ATTRIBUTES: Mapping[str, Attribute] = {
     "vnfs": Attribute(
@@ -98,8 +59,20 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         meaning="the bootstrap OS that fetches it",
     ),
     "method": Attribute(
-        parse=one_of(*USABLE_METHODS), default="kexec",
-        meaning="how it gets into the capsule: kexec, pivot",
+        parse=one_of(*METHODS), default="auto",
+        meaning="how it boots: auto, kexec, pivot (the same kernel); local (its disk), rescue",
+    ),
+    "drivers": Attribute(
+        parse=parse_bool,
+        meaning="true: its bootstrap gets all drivers; not set: when its hardware takes them",
+    ),
+    "transfer": Attribute(
+        parse=one_of("http", "nfs"), default="http",
+        meaning="how it fetches the capsule: http, nfs (provisiond.toml: nfs.exports)",
+    ),
+    "mirrors": Attribute(
+        parse=parse_web_address, is_list=True, by_commas=True, default=(),
+        meaning="servers of blobs near it, asked before all others: http://rack7/blobs",
     ),
     "kernel_arguments": Attribute(
         parse=parse_ascii, is_list=True, default=(), meaning="added to those of the capsule",
@@ -114,6 +87,24 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         meaning="files laid over the capsule; all scopes' add up, -NAME takes one away",
     ),
     "enabled": Attribute(parse=parse_bool, default=True, meaning="false: it boots nothing"),
+    "on_failure": Attribute(
+        parse=one_of(*AFTER_FAILURES), default="retry",
+        meaning="what it does after so many failures in a row: retry, reboot, local",
+    ),
+    "tries": Attribute(
+        parse=integer(1, 1000), default=5, meaning="after how many failures on_failure counts",
+    ),
+    "tmpfs_size": Attribute(
+        parse=parse_tmpfs_size,
+        meaning="how much memory changes to the root may take: 50% (the kernel's), 2g",
+    ),
+    "bootstrap_vlan": Attribute(
+        parse=integer(1, 4094), meaning="the VLAN that its bootstrap asks in, tagged",
+    ),
+    "bootstrap_address": Attribute(
+        parse=one_of("dhcp", "static"), default="dhcp",
+        meaning="static: its bootstrap takes the node's address without asking",
+    ),
     "debug": Attribute(parse=parse_bool, default=False, meaning="its boot tells more"),
     "address": Attribute(
         parse=parse_ipv4, scopes=_ONE_NODE, meaning="its IPv4 address, instead of the allotted one",
@@ -159,77 +150,13 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "slurm_cluster": Attribute(
         parse=parse_user, default="cluster", meaning="what Slurm calls the cluster",
     ),
+    "health_seconds": Attribute(
+        parse=integer(0, 86400), default=300,
+        meaning="how often health checks (/etc/vnfs/health.d) are run; 0: only at boot",
+    ),
     "description": Attribute(parse=parse_line, meaning="a line for people"),
 }  # fmt: skip
 """What can be set, besides :data:`FAMILIES`."""
-
-_INTERFACE_FIELDS: Mapping[str, Attribute] = {
-    "hwaddr": Attribute(
-        parse=parse_hwaddr, scopes=_ONE_NODE, meaning="the device is found by it",
-    ),
-    "address": Attribute(
-        parse=parse_ip_interface, scopes=_ONE_NODE, meaning="with its prefix length: 10.1.0.7/16",
-    ),
-    "gateway": Attribute(parse=parse_ip, meaning="the gateway reached by it"),
-    "mtu": Attribute(parse=integer(68, 65535), meaning="the largest packet"),
-    "vlan": Attribute(parse=integer(1, 4094), meaning="it is this VLAN of vlan_parent"),
-    "vlan_parent": Attribute(parse=parse_device, meaning="the device that carries the VLAN"),
-    "bond": Attribute(parse=parse_device, meaning="the bond that it is part of"),
-    "bond_mode": Attribute(
-        parse=parse_bond_mode, meaning="it is a bond of this mode: active-backup, 802.3ad, …",
-    ),
-    "onboot": Attribute(parse=parse_bool, meaning="false: it is left down"),
-}  # fmt: skip
-
-_MOUNT_FIELDS: Mapping[str, Attribute] = {
-    "what": Attribute(parse=parse_mount_source, meaning="as nfs1:/export/home"),
-    "where": Attribute(parse=parse_path, meaning="the directory of the node"),
-    "type": Attribute(parse=parse_ascii, meaning="the file system; nfs when it is not set"),
-    "options": Attribute(parse=parse_ascii, meaning="as fstab has them"),
-}
-
-_USER_FIELDS: Mapping[str, Attribute] = {
-    "uid": Attribute(parse=integer(1, 2**32 - 2), meaning="its number"),
-    "group": Attribute(parse=parse_user, meaning="its first group; one of its own name else"),
-    "groups": Attribute(
-        parse=parse_user, is_list=True, by_commas=True, meaning="the other groups it is in",
-    ),
-    "home": Attribute(parse=parse_path, meaning="its home directory"),
-    "shell": Attribute(parse=parse_path, meaning="its shell"),
-    "description": Attribute(parse=parse_line, meaning="its full name"),
-    "password": Attribute(parse=parse_password_hash, secret=True, meaning="a hash"),
-}  # fmt: skip
-
-FAMILIES: Mapping[str, Family] = {
-    "interface": Family(
-        name=DEVICE, fields=_INTERFACE_FIELDS, meaning="a network interface of the capsule",
-    ),
-    "tag": Family(
-        name=_TAG, fields={"": Attribute(parse=parse_line, meaning="free text, for templates")},
-        meaning="free text under a name of the site's own",
-    ),
-    "mount": Family(name=_TAG, fields=_MOUNT_FIELDS, meaning="a file system that nodes mount"),
-    "user": Family(name=_LOGIN, fields=_USER_FIELDS, meaning="a user of the nodes"),
-    "usergroup": Family(
-        name=_LOGIN, fields={"gid": Attribute(parse=integer(1, 2**32 - 2), meaning="its number")},
-        meaning="a group of users of the nodes",
-    ),
-    "authorized_key": Family(
-        name=_TAG, fields={"": Attribute(parse=parse_public_key, meaning="an ssh public key")},
-        meaning="an ssh key that root lets in, under a name of the site's own",
-    ),
-    "sysctl": Family(
-        name=_SYSCTL, fields={"": Attribute(parse=parse_line, meaning="its value")},
-        meaning="a setting of the kernel: sysctl.vm.swappiness",
-    ),
-}  # fmt: skip
-
-
-SECRET_FAMILY_FIELDS: Mapping[str, frozenset[str]] = {
-    name: frozenset(field for field, attribute in family.fields.items() if attribute.secret)
-    for name, family in FAMILIES.items()
-}
-"""Family → those of its fields that are not shown."""
 
 
 @cache

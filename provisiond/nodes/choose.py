@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from provisiond.nodes.model import Node, Session
 from provisiond.nodes.scopes import Attributes
-from provisiond.protocol import Plan, PlannedCapsule, PlannedOverlay
+from provisiond.protocol import (
+    WITHOUT_CAPSULE,
+    OnFailure,
+    Plan,
+    PlannedCapsule,
+    PlannedOverlay,
+)
 from vnfsbuild.digest import Digest, short
 from vnfsbuild.errors import VerificationError
 from vnfsbuild.reference import Reference, parse_reference
@@ -23,6 +29,10 @@ FALLBACK_FAILURES = 3
 
 FALLBACK = (
     "{digest} failed {count} times on {name}, which boots its last good one, {good}; "
+    "provisionctl node retry {name}"
+)
+TO_ITS_DISK = (
+    "{digest} failed {count} times on {name}, which boots its own disk instead; "
     "provisionctl node retry {name}"
 )
 CONFLICT = (
@@ -57,13 +67,17 @@ def choose_plan(
     """
     if conflict:
         return _plan(node, "wait", site, reason=CONFLICT.format(name=node.name))
-    capsule, reason = choose_capsule(node, attributes, find, session)
+    method, without = choose_method(node, attributes, find, session)
+    capsule, reason = None, without
+    if method not in WITHOUT_CAPSULE:
+        capsule, reason = choose_capsule(node, attributes, find, session)
     if overlay_fault and (capsule is not None or not reason):
         reason = f"{overlay_fault}; provisionctl overlay check {node.name}"
     if state in ("ready", "halted"):
         return _plan(node, "none", site, reason=reason,
                      overlay=overlay if state == "ready" else None)  # fmt: skip
-    if capsule is None or overlay_fault:
+    # The disk needs no overlay; and rescue is for when something is wrong.
+    if not without and (capsule is None or overlay_fault):
         return _plan(node, "wait", site, reason=reason)
     return Plan(
         node_id=node.node_id,
@@ -71,12 +85,39 @@ def choose_plan(
         action="boot",
         reason=reason,
         capsule=capsule,
-        method=str(attributes["method"].value),
+        method=method,
         kernel_arguments=_kernel_arguments(attributes),
         overlay=overlay,
         blobs=site.blobs,
         checkin_seconds=site.checkin_seconds,
+        on_failure=_on_failure(attributes),
+        debug=attributes["debug"].value,
     )
+
+
+def choose_method(
+    node: Node, attributes: Attributes, find: FindCapsule, session: Session | None = None
+) -> tuple[str, str]:
+    """Return how *node* boots, and the reason when that takes no capsule.
+
+    A node that may not boot at all boots by no other method either.
+    """
+    method = str(attributes["method"].value)
+    if not node.approved or not attributes["enabled"].value:
+        return "auto", ""
+    if method == "rescue":
+        return method, f"{node.name} is in rescue; provisionctl node unset method {node.name}"
+    if method == "local":
+        return method, f"{node.name} boots from its own disk: method = local"
+    on_failure = _on_failure(attributes)
+    if on_failure.then != "local" or session is None or attributes["vnfs"].value is None:
+        return method, ""
+    capsule, _ = choose_capsule(node, attributes, find, session)
+    count = session.failures.get(capsule.digest, 0) if capsule else 0
+    if capsule is None or count < on_failure.tries:
+        return method, ""
+    told = f"{capsule.name}@{short(capsule.digest)}"
+    return "local", TO_ITS_DISK.format(digest=told, count=count, name=node.name)
 
 
 def choose_capsule(
@@ -155,12 +196,19 @@ def _plan(
     )
 
 
+def _on_failure(attributes: Attributes) -> OnFailure:
+    then = str(attributes["on_failure"].value)
+    return OnFailure() if then == "retry" else OnFailure(int(attributes["tries"].value), then)
+
+
 def _kernel_arguments(attributes: Attributes) -> tuple[str, ...]:
     """Return what follows the capsule's own arguments; of two the kernel takes the later."""
     arguments = [f"console={word}" for word in attributes["console"].value]
     arguments += [str(word) for word in attributes["kernel_arguments"].value]
     if not any(word.startswith("panic=") for word in arguments):
         arguments.insert(0, PANIC_ARGUMENT)
+    if attributes["tmpfs_size"].value:
+        arguments.append(f"vnfs.tmpfs={attributes['tmpfs_size'].value}")
     if attributes["debug"].value:
         arguments.append("vnfs.debug")
     return tuple(arguments)

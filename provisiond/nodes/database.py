@@ -1,6 +1,6 @@
 """The node database: SQLite or PostgreSQL by SQLAlchemy Core.
 
-Every method is one transaction, durable when it returns. One process writes; :mod:`provisiond.service` keeps
+Every method is one transaction, durable when it returns. One process writes; the registry keeps
 what it needs in memory and reads only when it starts.
 """
 
@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from provisiond.nodes import rolloutrows
 from provisiond.nodes import tables as tables
 from provisiond.nodes.attributes import GROUP, NODE
 from provisiond.nodes.model import Node, Session
+from provisiond.nodes.rollout import Rollout
 from provisiond.nodes.scopes import Scopes, Settings
 from vnfsbuild.errors import InputError, VnfsbuildError
 
@@ -47,6 +49,18 @@ class Stored:
     sessions: dict[str, Session]
     """By node id."""
     scopes: Scopes
+    rollouts: dict[int, Rollout] = field(default_factory=dict)
+    """By id."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutChange:
+    """A rollout as it is to be, and as it was."""
+
+    rollout: Rollout
+    before: Rollout | None
+    forgotten: tuple[int, ...] = ()
+    """The ids of others that need not be known any more."""
 
 
 class NodeDatabase:
@@ -84,6 +98,7 @@ class NodeDatabase:
                 nodes=tables.read_nodes(connection),
                 sessions=tables.read_sessions(connection),
                 scopes=tables.read_scopes(connection),
+                rollouts=rolloutrows.read_rollouts(connection),
             )
 
     def save_nodes(
@@ -92,8 +107,11 @@ class NodeDatabase:
         *,
         deleted: Iterable[str] = (),
         settings: Change | None = None,
+        rollout: RolloutChange | None = None,
     ) -> None:
         """Write *nodes* and *settings* as they are now, and forget the nodes of ids *deleted*.
+
+        With them *rollout*, on whose account that may be.
 
         Raises:
             DatabaseError: nothing was written.
@@ -103,6 +121,8 @@ class NodeDatabase:
             _write_nodes(connection, tuple(nodes))
             for (scope, subject), values in (settings or {}).items():
                 _write_settings(connection, scope, subject, values)
+            if rollout is not None:
+                self._write_rollout(connection, rollout)
 
     def save_sessions(
         self, sessions: Mapping[str, Session], *, events: Mapping[int, Any] | None = None
@@ -205,6 +225,12 @@ class NodeDatabase:
                 hint = "df shows whether the disk is full"
             raise DatabaseError(f"{self._shown}: {told}", hint=hint) from error
 
+    def _write_rollout(self, connection: sql.Connection, change: RolloutChange) -> None:
+        self._upsert(connection, tables.ROLLOUTS, [rolloutrows.rollout_row(change.rollout)])
+        rows = rolloutrows.member_rows(change.rollout, change.before)
+        self._upsert(connection, tables.ROLLOUT_NODES, rows)
+        rolloutrows.delete_rollouts(connection, change.forgotten)
+
     def _upsert(
         self, connection: sql.Connection, table: sql.Table, rows: list[dict[str, Any]]
     ) -> None:
@@ -216,7 +242,8 @@ class NodeDatabase:
 @functools.cache
 def _make_upsert(table: sql.Table, dialect_name: str) -> sql.Insert:
     """Return what inserts rows into *table*, or makes those that are there what is given."""
-    dialect = postgresql if dialect_name == POSTGRESQL else sqlite
+    # Only the one that is used: PostgreSQL's takes three megabytes.
+    dialect = importlib.import_module(f"sqlalchemy.dialects.{dialect_name}")
     statement = dialect.insert(table)
     update = {
         column.name: statement.excluded[column.name]

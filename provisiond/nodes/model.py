@@ -11,6 +11,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from provisiond.nodes.tasks import Task
+from provisiond.protocol import NextReport
 from vnfsbuild.errors import InputError
 
 _NODE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -87,9 +89,15 @@ class Session:
     last_error: str = ""
     """Why the node failed last, in this boot or an earlier one."""
     last_error_at: float | None = None
+    drivers: tuple[str, ...] = ()
+    """Modules of drivers.cpio that its hardware takes, as this boot said, or an earlier one."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """State → when this boot came into it."""
     report: Mapping[str, Any] = field(default_factory=dict)
+    task: Task | None = None
+    """What the node was given to do last, in this boot or an earlier one."""
+    next: NextReport | None = None
+    """What it said last of the capsule that it is to go over to; in memory only, it comes again."""
 
 
 def parse_node_name(text: str) -> str:

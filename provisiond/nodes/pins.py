@@ -16,6 +16,7 @@ from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
 from provisiond.catalogue import Catalogue
 from provisiond.nodes.model import Session
 from provisiond.nodes.registry import Registry
+from provisiond.nodes.rollout import DONE
 from provisiond.nodes.states import Timeouts, find_silence
 from vnfsbuild.digest import Digest
 from vnfsbuild.errors import VnfsbuildError
@@ -33,6 +34,7 @@ ASSIGNED = "assigned to"
 RUNS = "runs on"
 LAST_GOOD = "last good on"
 BOOTS = "bootstrap of"
+ROLLS_OUT = "goes to"
 
 Needs = dict[Digest, dict[str, list[str]]]
 """Digest → in which way it is needed → names of nodes."""
@@ -111,6 +113,9 @@ class NodePins:
                 if self._runs(session, now):
                     _note(needs, session.capsule, RUNS, node.name)
                 _note(needs, session.last_good, LAST_GOOD, node.name)
+        for rollout in self._registry.rollouts.values():
+            if rollout.state != DONE:
+                _note(needs, rollout.digest, ROLLS_OUT, f"rollout-{rollout.id}")
         return needs
 
     def _find(self, text: str, kind: str) -> Digest | None:

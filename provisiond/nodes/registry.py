@@ -7,16 +7,16 @@ of many nodes at once share a transaction.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from provisiond.events.events import EventLog, parse_event
 from provisiond.nodes.attributes import CAPSULE, DEFAULTS, GROUP
-from provisiond.nodes.database import Change, NodeDatabase
+from provisiond.nodes.database import Change, NodeDatabase, RolloutChange
 from provisiond.nodes.model import Node, Session
+from provisiond.nodes.rollout import Rollout
 from provisiond.nodes.scopes import (
     Attributes,
     Effective,
@@ -25,56 +25,11 @@ from provisiond.nodes.scopes import (
     resolve_own,
     resolve_shared,
 )
+from provisiond.nodes.watchers import Watch, Watchers
 from vnfsbuild.errors import VnfsbuildError
 
 GATHER_SECONDS = 0.004
 """How long a batch of sessions waits for more of them: less than the disk takes."""
-
-
-class Changed:
-    """What one who waits is woken by: an event with a deadline.
-
-    Not :class:`asyncio.Event` with a timeout around it: each of ten thousand nodes that wait has
-    one of these, and it takes a kilobyte less.
-    """
-
-    __slots__ = ("_is_set", "_waiter")
-
-    def __init__(self) -> None:
-        self._is_set = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def is_set(self) -> bool:
-        """Tell whether something changed since :meth:`clear`."""
-        return self._is_set
-
-    def clear(self) -> None:
-        """Forget what was told."""
-        self._is_set = False
-
-    def set(self) -> None:
-        """Tell that something changed."""
-        self._is_set = True
-        self._wake()
-
-    async def wait(self, seconds: float) -> None:
-        """Return once something has changed, or after *seconds*. One at a time may wait."""
-        if self._is_set or seconds <= 0:
-            # Others have their turn, whatever the caller does in a loop.
-            await asyncio.sleep(0)
-            return
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        end = loop.call_later(seconds, self._wake)
-        try:
-            await self._waiter
-        finally:
-            end.cancel()
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class Registry:
@@ -88,6 +43,7 @@ class Registry:
         self._sessions = {key: value for key, value in stored.sessions.items()
                           if key in self._nodes}  # fmt: skip
         self._scopes = stored.scopes
+        self._rollouts = stored.rollouts
         self._effective: dict[str, tuple[Node, Attributes]] = {}
         self._shared: dict[tuple[tuple[str, ...], str | None], dict[str, Effective]] = {}
         self._by_hwaddr: dict[str, str] = {}
@@ -102,7 +58,7 @@ class Registry:
         self._batch_done: asyncio.Future[None] | None = None
         self._batch_tasks: set[asyncio.Task[None]] = set()
         self._batch_lock = asyncio.Lock()
-        self._watching: dict[str, set[Changed]] = {}
+        self._watchers = Watchers()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.version = 0
         """Grows with each change of nodes or settings."""
@@ -139,6 +95,11 @@ class Registry:
     def scopes(self) -> Scopes:
         """What is set for groups, with capsules' names, and in the defaults."""
         return self._scopes
+
+    @property
+    def rollouts(self) -> Mapping[int, Rollout]:
+        """The rollouts by id, the oldest first."""
+        return self._rollouts
 
     def effective(self, node: Node) -> Attributes:
         """Return every attribute of *node*: what counts, and where it was set.
@@ -178,16 +139,19 @@ class Registry:
         *,
         deleted: tuple[str, ...] = (),
         settings: Change | None = None,
+        rollout: RolloutChange | None = None,
     ) -> None:
-        """Make *nodes* and *settings* what is known, durably, and forget the nodes *deleted*.
+        """Make *nodes*, *settings* and *rollout* what is known, and forget the nodes *deleted*.
 
-        All of it is one change. Who watches a node that it may concern is woken.
+        All of it is one change, durable. Who watches a node that it may concern is woken.
 
         Raises:
             DatabaseError: nothing has changed.
         """
         await self._write(
-            lambda: self._database.save_nodes(nodes, deleted=deleted, settings=settings)
+            lambda: self._database.save_nodes(
+                nodes, deleted=deleted, settings=settings, rollout=rollout
+            )
         )
         self.version += 1
         for node_id in deleted:
@@ -199,6 +163,10 @@ class Registry:
         for node in nodes:
             self._nodes[node.node_id] = node
             self._index(node)
+        if rollout is not None:
+            self._rollouts[rollout.rollout.id] = rollout.rollout
+            for number in rollout.forgotten:
+                self._rollouts.pop(number, None)
         if settings:
             self._scopes = _changed(self._scopes, settings)
             self._shared.clear()
@@ -283,25 +251,15 @@ class Registry:
 
     def wake(self, hwaddr: str) -> None:
         """Tell those who watch the machine *hwaddr* that something changed."""
-        for changed in self._watching.get(hwaddr, ()):
-            changed.set()
+        self._watchers.wake(hwaddr)
 
     def wake_all(self) -> None:
         """Tell all who watch a machine that something changed."""
-        for hwaddr in self._watching:
-            self.wake(hwaddr)
+        self._watchers.wake_all()
 
-    @contextlib.contextmanager
-    def watching(self, hwaddr: str) -> Iterator[Changed]:
+    def watching(self, hwaddr: str) -> Watch:
         """Give the block what is set by each change for the machine that booted from *hwaddr*."""
-        changed = Changed()
-        self._watching.setdefault(hwaddr, set()).add(changed)
-        try:
-            yield changed
-        finally:
-            self._watching[hwaddr].discard(changed)
-            if not self._watching[hwaddr]:
-                del self._watching[hwaddr]
+        return self._watchers.watch(hwaddr)
 
     async def close(self) -> None:
         """Write what was only touched, and close the database."""

@@ -7,9 +7,12 @@ import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
+from provisiond.nodes.drivers import find_wanted_drivers
 from provisiond.nodes.model import Node, Session
+from provisiond.nodes.tasks import advance_task, end_with_boot
 from provisiond.protocol import Checkin, Plan
 
 LATE_FACTOR = 2
@@ -18,7 +21,12 @@ NO_WORD = "no word after kexec"
 NO_REASON = "the node did not say why"
 KEPT_FAILURES = 8
 """Of so many digests it is kept how often a node failed with them: a node names what it likes."""
+_DURABLE = attrgetter(
+    "boot_id", "state", "key_hash", "key_used", "capsule", "hwaddr", "drivers", "task"
+)  # fmt: skip
 READY = "ready"
+FOUND_OUT = ("untrusted", "unhealthy")
+"""Conditions that a node finds out itself, and reports with the reason; an empty one: none."""
 NOT_READY = frozenset(("conflict", "dead", "late"))
 """Conditions in which a node is not ready, whatever it said last."""
 
@@ -111,6 +119,8 @@ def begin_session(
             failures=count_failure(before.failures, before.capsule) if unheard else before.failures,
             last_error=NO_WORD if unheard else before.last_error,
             last_error_at=now if unheard else before.last_error_at,
+            drivers=before.drivers,
+            task=end_with_boot(before.task, now=now),
         )
     record = _record(blank, checkin, checkin.capsule, now=now)
     return Session(
@@ -124,6 +134,7 @@ def begin_session(
         capsule=checkin.capsule,
         phases={checkin.state: now},
         report=_figures(checkin),
+        task=blank.task,
         **record,
     )
 
@@ -131,7 +142,9 @@ def begin_session(
 def _record(
     session: Session, checkin: Checkin, capsule: str | None, *, now: float
 ) -> dict[str, Any]:
-    """Return what outlives a boot: the last good capsule, the failures in a row, the last error."""
+    """Return what outlives a boot: the last good capsule, the failures in a row, the last error,
+    the drivers that its hardware takes.
+    """
     last_good, failures = session.last_good, session.failures
     last_error, last_error_at = session.last_error, session.last_error_at
     if checkin.state == READY:
@@ -146,6 +159,7 @@ def _record(
         "failures": failures,
         "last_error": last_error,
         "last_error_at": last_error_at,
+        "drivers": find_wanted_drivers(checkin.report, known=session.drivers),
     }
 
 
@@ -180,6 +194,8 @@ def advance_session(session: Session, checkin: Checkin, *, peer: str, now: float
         key_used=session.key_used or checkin.node_key is not None,
         capsule=capsule,
         phases=phases,
+        next=checkin.next,
+        task=advance_task(session.task, checkin, now=now),
         report={
             key: value
             for key, value in {**session.report, **_figures(checkin)}.items()
@@ -219,9 +235,7 @@ def is_transition(old: Session | None, new: Session) -> bool:
     """
     if old is None:
         return True
-    return (old.boot_id, old.state, old.key_hash, old.key_used, old.capsule, old.hwaddr) != (
-        new.boot_id, new.state, new.key_hash, new.key_used, new.capsule, new.hwaddr
-    )  # fmt: skip
+    return _DURABLE(old) != _DURABLE(new)
 
 
 def find_silence(session: Session, *, now: float, timeouts: Timeouts) -> str | None:
@@ -244,15 +258,16 @@ def changed_conditions(
 ) -> list[tuple[str, bool]]:
     """Return which conditions a check-in ended (True) or began (False).
 
-    Silence is over with it; and the node tells whether what it runs is still trusted.
+    Silence is over with it; and the node tells what it found out about itself.
     """
     changes = []
     silence = find_silence(old, now=now, timeouts=timeouts)
     if silence in ("late", "dead"):
         changes.append((silence, True))
-    untrusted = [bool(session.report.get("untrusted")) for session in (old, new)]
-    if untrusted[0] != untrusted[1]:
-        changes.append(("untrusted", untrusted[0]))
+    for condition in FOUND_OUT:
+        before, after = (bool(session.report.get(condition)) for session in (old, new))
+        if before != after:
+            changes.append((condition, before))
     return changes
 
 
@@ -280,7 +295,8 @@ def find_conditions(
     """Return what the server concludes of a node: disabled, conflict, fallback, dead, late,
     waiting.
 
-    And what the node itself found: untrusted, its trust.json does not let it boot again what runs.
+    And what the node itself found: untrusted, its trust.json does not let it boot again what runs;
+    unhealthy, a check of the site failed.
     """
     conditions = [] if enabled else ["disabled"]
     if conflict:
@@ -294,8 +310,7 @@ def find_conditions(
         conditions.append(silence)
     elif session.state != "ready" and plan.action == "wait":
         conditions.append("waiting")
-    if session.report.get("untrusted"):
-        conditions.append("untrusted")
+    conditions += [condition for condition in FOUND_OUT if session.report.get(condition)]
     return tuple(conditions)
 
 

@@ -11,8 +11,9 @@ import sqlalchemy as sql
 from provisiond.nodes.attributes import CAPSULE, DEFAULTS, GROUP, NODE
 from provisiond.nodes.model import BY_ADMINISTRATOR, BY_REGISTRATION, Node, Session
 from provisiond.nodes.scopes import Scopes
+from provisiond.nodes.tasks import parse_task_value, task_value
 
-SCHEMA = 2
+SCHEMA = 3
 
 METADATA = sql.MetaData()
 ABOUT = sql.Table(
@@ -72,6 +73,8 @@ SESSIONS = sql.Table(
     sql.Column("failures", sql.Text, nullable=False, server_default="{}"),
     sql.Column("last_error", sql.Text, nullable=False, server_default=""),
     sql.Column("last_error_at", sql.Float),
+    sql.Column("drivers", sql.Text, nullable=False, server_default="[]"),
+    sql.Column("task", sql.Text, nullable=False, server_default="null"),
     sql.Column("phases", sql.Text, nullable=False),
     sql.Column("report", sql.Text, nullable=False),
 )
@@ -81,6 +84,20 @@ EVENTS = sql.Table(
     sql.Column("id", sql.BigInteger, primary_key=True),
     sql.Column("value", sql.Text, nullable=False),
 )
+ROLLOUTS = sql.Table(
+    "rollouts",
+    METADATA,
+    sql.Column("id", sql.BigInteger, primary_key=True),
+    sql.Column("value", sql.Text, nullable=False),
+)
+ROLLOUT_NODES = sql.Table(
+    "rollout_nodes",
+    METADATA,
+    sql.Column("rollout", sql.BigInteger, primary_key=True),
+    sql.Column("position", sql.BigInteger, primary_key=True),
+    sql.Column("node_id", sql.Text, nullable=False),
+    sql.Column("value", sql.Text, nullable=False),
+)
 
 BY_NODE = (NODES, HWADDRS, SESSIONS, MEMBERSHIP)
 """The tables whose rows are of one node."""
@@ -88,8 +105,10 @@ BY_NODE = (NODES, HWADDRS, SESSIONS, MEMBERSHIP)
 
 def migrate(connection: sql.Connection, found: int) -> None:
     """Make a database of version *found* one of :data:`SCHEMA`, in the present transaction."""
-    if found == 1:
+    if found < 2:
         _from_1(connection)
+    if found < 3:
+        _from_2(connection)
     connection.execute(ABOUT.update().where(ABOUT.c.key == "schema").values(value=str(SCHEMA)))
 
 
@@ -123,6 +142,17 @@ def _from_1(connection: sql.Connection) -> None:
     connection.execute(
         SESSIONS.update().where(SESSIONS.c.state == "ready").values(last_good=SESSIONS.c.capsule)
     )
+
+
+def _from_2(connection: sql.Connection) -> None:
+    """Make the tables of what is done to running nodes; no boot has asked for drivers yet."""
+    connection.execute(
+        sql.text("ALTER TABLE sessions ADD COLUMN drivers TEXT NOT NULL DEFAULT '[]'")
+    )
+    connection.execute(
+        sql.text("ALTER TABLE sessions ADD COLUMN task TEXT NOT NULL DEFAULT 'null'")
+    )
+    METADATA.create_all(connection, tables=[ROLLOUTS, ROLLOUT_NODES])
 
 
 def read_nodes(connection: sql.Connection) -> dict[str, Node]:
@@ -169,6 +199,8 @@ def read_sessions(connection: sql.Connection) -> dict[str, Session]:
         node_id = values.pop("node_id")
         for key in ("failures", "phases", "report"):
             values[key] = json.loads(values[key])
+        values["drivers"] = tuple(json.loads(values["drivers"]))
+        values["task"] = parse_task_value(json.loads(values["task"]))
         found[node_id] = Session(**values)
     return found
 
@@ -215,7 +247,11 @@ def session_row(node_id: str, session: Session) -> dict[str, Any]:
     row: dict[str, Any] = {"node_id": node_id}
     for name in _OF_SESSION:
         value = getattr(session, name)
-        row[name] = json.dumps(dict(value)) if isinstance(value, Mapping) else value
+        if name == "task":
+            value = json.dumps(task_value(value))
+        if isinstance(value, Mapping):
+            value = json.dumps(dict(value))
+        row[name] = json.dumps(value) if isinstance(value, tuple) else value
     return row
 
 

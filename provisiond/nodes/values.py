@@ -148,12 +148,19 @@ def integer(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+parse_web_address = matching(
+    r"https?://(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[!-~]*)?",
+    "an address as http://mirror.example.org/blobs",
+)
 parse_device = matching(DEVICE, "the name of a network device")
 parse_host = matching(
     r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::\d{1,5})?", "a host name or an address"
 )
 parse_overlay_name = matching(r"-?[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "the name of an overlay")
 parse_user = matching(r"[a-z_][a-z0-9_-]{0,30}", "the name of a user or a group")
+parse_tmpfs_size = matching(
+    r"(?:100|[1-9]\d?)%|[1-9]\d{0,11}[kmg]", "a share of the memory or a size, as 50% or 2g"
+)
 parse_mount_source = matching(r"[!-~]+", "what is mounted, as nfs1:/export/home")
 parse_time_zone = matching(
     r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+){0,2}", "a time zone as Europe/Berlin"

@@ -7,18 +7,25 @@ from typing import Any
 
 from provisiond.nodes.attributes import ATTRIBUTES, render_value, shown_value
 from provisiond.nodes.choose import choose_capsule
+from provisiond.nodes.drivers import find_lack, why_drivers
 from provisiond.nodes.model import Node, Session
+from provisiond.nodes.scopes import Attributes
 from provisiond.nodes.selection import Known
 from provisiond.nodes.states import READY, find_conditions, is_ready, phase_seconds, shown_state
+from provisiond.nodes.tasks import show_task
 from provisiond.nodes.vouching import Row, vouch_for_bootstrap, vouch_for_image, vouch_for_site
+from provisiond.parts import Parts
 from provisiond.protocol import STATES
-from provisiond.service import Parts, Service
+from provisiond.service import Service
+from provisiond.tasks import TASK_STATES
+from vnfsbuild.digest import short
 from vnfsbuild.manifest import BOOTSTRAP, CAPSULE
 from vnfsbuild.reference import parse_reference
 
 NEW = "new"
 """What is shown as the state of a node that never checked in."""
-CONDITIONS = ("conflict", "dead", "disabled", "fallback", "late", "untrusted", "waiting")
+CONDITIONS = ("conflict", "dead", "disabled", "fallback", "late", "unhealthy", "untrusted",
+              "waiting")  # fmt: skip
 FACTS: Mapping[str, Collection[str]] = {
     "approved": ("yes", "no"),
     "capsule": (),
@@ -28,6 +35,7 @@ FACTS: Mapping[str, Collection[str]] = {
     "name": (),
     "ready": ("yes", "no"),
     "state": (NEW, *STATES),
+    "task": ("waiting", *TASK_STATES),
     "uuid": (),
 }
 """What filters ask for besides attributes → the values that there are; none: any."""
@@ -83,6 +91,7 @@ class NodeView:
         conditions = self.conditions(node)
         find = self._parts.catalogue.find_capsule
         capsule, reason = choose_capsule(node, effective, find, session)
+        drivers = self._drivers(effective, session)
         return {
             "name": node.name,
             "nodeId": node.node_id,
@@ -106,8 +115,10 @@ class NodeView:
             "reason": " ".join((
                 _reason(state, detail, conditions, reason)
                 or _find_distrust(session)
+                or _find_next(session)
                 or _find_failed_units(session)
-                or self._find_boot_refusal(effective["bootstrap"].value)
+                or self._find_boot_refusal(effective, session)
+                or find_lack(drivers)
             ).split()),
             "bootId": session.boot_id if session else None,
             "capsule": session.capsule if session else None,
@@ -116,6 +127,8 @@ class NodeView:
             "failures": dict(session.failures) if session else {},
             "lastError": session.last_error if session else "",
             "lastErrorAt": session.last_error_at if session else None,
+            "drivers": drivers,
+            "task": show_task(session.task) if session else None,
             "phases": dict(session.phases) if session else {},
             "phaseSeconds": phase_seconds(session, now=now),
             "lastContact": session.last_contact if session else None,
@@ -145,9 +158,21 @@ class NodeView:
         )
         return {row.what: row.value() for row in rows}
 
-    def _find_boot_refusal(self, bootstrap: str) -> str:
-        """Return why firmware of a node with this *bootstrap* is turned away; empty, when not."""
-        refusal = self._parts.catalogue.find_boot_refusal(parse_reference(bootstrap))
+    def _drivers(self, effective: Attributes, session: Session | None) -> dict[str, Any]:
+        """Return whether a node with these attributes is given drivers.cpio, and why."""
+        bootstrap = parse_reference(effective["bootstrap"].value)
+        return {
+            "why": why_drivers(effective, session),
+            "modules": list(session.drivers) if session else [],
+            "there": self._parts.catalogue.boot.plan_drivers(bootstrap) is not None,
+        }
+
+    def _find_boot_refusal(self, effective: Attributes, session: Session | None) -> str:
+        """Return why firmware of a node with these attributes is turned away; empty, when not."""
+        bootstrap = parse_reference(effective["bootstrap"].value)
+        with_drivers = bool(why_drivers(effective, session))
+        catalogue = self._parts.catalogue
+        refusal = catalogue.boot.find_refusal(bootstrap, with_drivers=with_drivers)
         return f"cannot boot again: {refusal}" if refusal else ""
 
     def _values(self, name: str, key: str) -> Collection[str]:
@@ -166,6 +191,7 @@ class NodeView:
             "group": node.groups,
             "hwaddr": node.hwaddrs,
             "name": (node.name,),
+            "task": (session.task.state if session and session.task else None,),
             "uuid": (node.uuid,),
         }
         if key in facts:
@@ -202,14 +228,25 @@ def _reason(state: str | None, detail: str, conditions: tuple[str, ...], waits_f
         return detail
     if {"waiting", "disabled", "fallback"} & set(conditions) or state is None:
         return waits_for
-    return ""
+    # What it is at: how far a download is, why it is in rescue, that it reboots.
+    return "" if state == READY else detail
 
 
 def _find_distrust(session: Session | None) -> str:
-    """Return why the node says that what it runs may not run any more; empty, when it may."""
+    """Return what the node says is wrong with it: trust, health, overlay; empty: nothing."""
     if session is None:
         return ""
-    return str(session.report.get("untrusted") or session.report.get("overlayFault") or "")
+    keys = ("untrusted", "unhealthy", "overlayFault")
+    return next((str(session.report[key]) for key in keys if session.report.get(key)), "")
+
+
+def _find_next(session: Session | None) -> str:
+    """Return how far a node is with the capsule that it goes over to; empty: it does not."""
+    said = session.next if session is not None else None
+    if said is None:
+        return ""
+    detail = f": {said.detail}" if said.detail else ""
+    return f"next capsule {short(said.capsule)}: {said.state}{detail}"
 
 
 def _find_failed_units(session: Session | None) -> str:

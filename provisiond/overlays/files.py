@@ -15,7 +15,7 @@ from provisiond.overlays.templates import SECRET_NAMES, Template, compile_templa
 from vnfsbuild.errors import InputError
 from vnfsbuild.fields import Faults, parse_toml
 
-PHASES = ("ready", "change", "halt")
+PHASES = ("ready", "change", "halt", "drain")
 """When scripts run on a node: before it says ``ready`` for the first time, after files of its
 overlay changed, and when it stops."""
 SCRIPTS = "etc/vnfs/{phase}.d/{name}"

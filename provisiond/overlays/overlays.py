@@ -14,7 +14,7 @@ from provisiond.config import Config
 from provisiond.nodes.attributes import nearest
 from provisiond.nodes.model import Node, Session
 from provisiond.nodes.registry import Registry
-from provisiond.nodes.scopes import Attributes
+from provisiond.nodes.scopes import Attributes, Scopes
 from provisiond.overlays.files import Overlay
 from provisiond.overlays.folders import Loaded, load_overlays
 from provisiond.overlays.render import (
@@ -44,6 +44,9 @@ FOR_ALL = (
 )  # fmt: skip
 """Built-in ones that every node gets: most make nothing until their attribute is set."""
 MAX_MEMO_FILES = 5_000
+
+_Row = tuple[str, str | None, tuple[str, ...], dict[str, Any]]
+"""Of a node: name, address, groups, tags."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +83,8 @@ class Overlays:
         self._held: dict[str, _Held] = {}
         self._nodes = NodeTable()
         self._nodes_version = -1
+        self._rows: dict[str, tuple[Node, _Row]] = {}
+        self._rows_scopes: Scopes | None = None
 
     @property
     def loaded(self) -> Loaded:
@@ -206,12 +211,32 @@ class Overlays:
         registry = self._registry
         if self._nodes_version != registry.version:
             self._nodes_version = registry.version
-            rows: list[tuple[str, str | None, tuple[str, ...], dict[str, Any]]] = []
-            for node in registry.nodes.values():
-                tags = registry.effective(node).family("tag")
-                texts = {name: values[""] for name, values in tags.items()}
-                rows.append((node.name, node.kept_address, node.groups, texts))
-            table = make_node_table(rows, self._site.domain)
-            if tuple(table) != tuple(self._nodes):
-                self._nodes = table
+            if self._find_rows():
+                rows = (row for _, row in self._rows.values())
+                table = make_node_table(rows, self._site.domain)
+                if tuple(table) != tuple(self._nodes):
+                    self._nodes = table
         return self._nodes
+
+    def _find_rows(self) -> bool:
+        """Find the rows of all nodes; tell whether they are others than before.
+
+        Most changes are of one node, and many of them, as what a first boot tells of its machine,
+        do not show in the table: what is not new is not worked out anew.
+        """
+        registry, before = self._registry, self._rows
+        held = before if registry.scopes is self._rows_scopes else {}
+        self._rows_scopes = registry.scopes
+        self._rows = {}
+        for node_id, node in registry.nodes.items():
+            found = held.get(node_id)
+            if found is None or found[0] is not node:
+                found = (node, self._make_row(node))
+            self._rows[node_id] = found
+        rows = [row for _, row in self._rows.values()]
+        return rows != [row for _, row in before.values()]
+
+    def _make_row(self, node: Node) -> _Row:
+        tags = self._registry.effective(node).family("tag")
+        texts = {name: values[""] for name, values in tags.items()}
+        return node.name, node.kept_address, node.groups, texts

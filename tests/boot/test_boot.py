@@ -22,6 +22,7 @@ pytestmark = pytest.mark.boot
 NAME = "debian-13-minimal"
 TIMEOUT_SECONDS = 400
 MACHINE = Machine(number=1)
+AGENT_MEMORY = "/proc/$(systemctl show --property MainPID --value vnfs-agent)/smaps_rollup"
 
 
 def run_lab(built, *words):
@@ -61,6 +62,8 @@ def test_a_bios_node_and_a_uefi_node_become_ready(built, tmp_path):
     check = (
         'test "$(findmnt --noheadings --output FSTYPE /)" = overlay'
         " && grep -q '^n0000[12]$' /etc/hostname && systemctl is-active ssh.service"
+        # All of what stays in memory of the agent; its share is less.
+        f" && test $(sed -n 's/^Rss: *\\([0-9]*\\) kB/\\1/p' {AGENT_MEMORY}) -le 16384"
     )
     done = run_lab(
         built, "--nodes", "2", "--firmware", "bios", "--firmware", "uefi",

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from provisiond.nodes.database import DatabaseError, NodeDatabase, Stored
+from provisiond.nodes.database import DatabaseError, NodeDatabase, RolloutChange, Stored
 from provisiond.nodes.model import Node, Session
 from provisiond.nodes.registry import Registry
+from provisiond.nodes.rollout import Member, Rollout
 from provisiond.nodes.scopes import Scopes
 
 from .daemon import BOOT, hwaddr, site
@@ -41,6 +42,8 @@ SCOPES = Scopes(
     capsules={"minimal": {"timezone": "UTC"}},
     groups={"a": {"dns": ("10.0.0.1",)}, "b": {}},
 )
+
+NEW_IN_3 = ("rollouts", "rollout_nodes")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,72 @@ def test_a_change_is_whole_or_not_at_all(place):
     with pytest.raises(DatabaseError, match=r"(?i)unique"):
         database.save_nodes([same_name], deleted=["none"], settings=SETTINGS)
     assert database.load() == before
+    database.close()
+
+
+def test_a_rollout_is_kept_and_changed_with_its_nodes_or_not_at_all(place):
+    database = NodeDatabase(place)
+    members = {NODE.node_id: Member(since=1.5), OTHER.node_id: Member(since=1.5)}
+    rollout = Rollout(
+        id=1, capsule="minimal", digest="sha256:1", reference="minimal", batch="10%", when="idle",
+        created=1.5, members=members,
+    )  # fmt: skip
+    database.save_nodes([NODE, OTHER], rollout=RolloutChange(rollout=rollout, before=None))
+    assert database.load().rollouts == {1: rollout}
+    begun = replace(
+        members[OTHER.node_id], state="active", batch=1, boot_id="1" * 32, before="minimal",
+        ran="minimal@sha256:0", was_assigned=True, reason="Süd",
+    )  # fmt: skip
+    after = replace(rollout, number=1, go_since=2.25, members={**members, OTHER.node_id: begun})
+    before = database.load()
+    same_name = replace(OTHER, name=NODE.name)
+    with pytest.raises(DatabaseError, match=r"(?i)unique"):
+        database.save_nodes([same_name], rollout=RolloutChange(rollout=after, before=rollout))
+    assert database.load() == before
+    database.save_nodes([OTHER], rollout=RolloutChange(rollout=after, before=rollout))
+    assert database.load().rollouts == {1: after}
+    assert list(database.load().rollouts[1].members) == [NODE.node_id, OTHER.node_id]
+    second = replace(rollout, id=2, members={})
+    change = RolloutChange(rollout=second, before=None, forgotten=(1,))
+    database.save_nodes([], deleted=[NODE.node_id, OTHER.node_id], rollout=change)
+    assert database.load().rollouts == {2: second}
+    database.save_nodes(
+        [], rollout=replace(change, rollout=replace(second, id=3), forgotten=(2, 3))
+    )
+    assert database.load().rollouts == {}
+    database.close()
+
+
+def test_a_database_of_version_2_is_brought_to_this_one(place):
+    """As it was before there were rollouts, tasks and drivers."""
+    database = NodeDatabase(place)
+    database.save_nodes([NODE], settings=SETTINGS)
+    database.save_sessions({NODE.node_id: SESSION})
+    with database._engine.begin() as connection:
+        for statement in (
+            *(f"DROP TABLE {name}" for name in NEW_IN_3),
+            "ALTER TABLE sessions DROP COLUMN drivers",
+            "ALTER TABLE sessions DROP COLUMN task",
+            "UPDATE about SET value = '2' WHERE key = 'schema'",
+        ):
+            connection.exec_driver_sql(statement)
+    database.close()
+    database = NodeDatabase(place)
+    stored = database.load()
+    assert stored.nodes == {NODE.node_id: NODE}
+    assert stored.sessions == {NODE.node_id: SESSION}
+    assert stored.scopes == SCOPES
+    assert stored.rollouts == {}
+    rollout = Rollout(
+        id=1, capsule="minimal", digest="sha256:1", reference="minimal", batch="1", when="now",
+        created=1.5, members={NODE.node_id: Member()},
+    )  # fmt: skip
+    database.save_nodes([], rollout=RolloutChange(rollout=rollout, before=None))
+    database.close()
+    database = NodeDatabase(place)
+    assert database.load().rollouts == {1: rollout}
+    forget = RolloutChange(rollout=rollout, before=None, forgotten=(1,))
+    database.save_nodes([], rollout=forget)
     database.close()
 
 

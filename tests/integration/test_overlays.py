@@ -7,8 +7,9 @@ import pytest
 from provisiond.agent.client import Client as AgentClient
 from provisiond.agent.node import Node
 from provisiond.agent.readyscripts import Outcome
-from provisiond.agent.running import Running, System
+from provisiond.agent.running import Running
 from provisiond.agent.site import load_site
+from provisiond.agent.system import System
 from provisiond.protocol import Checkin
 
 from .daemon import BOOT, eventually, hwaddr, site

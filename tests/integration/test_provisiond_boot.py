@@ -16,6 +16,7 @@ from provisiond.agent.client import NetworkError
 from provisiond.agent.site import load_site
 from provisiond.protocol import Checkin, plan_digest
 from vnfsbuild import manifest as m
+from vnfsbuild import newc
 
 from .daemon import BOOT, SERVER, eventually, hwaddr, site
 
@@ -41,6 +42,10 @@ def test_what_firmware_fetches():
         assert b'{"protocol":1,"servers":["https://10.86.0.1:8987"]}' in cpio
         assert (made.keys / "trust.json").read_bytes() in cpio
         assert (made.state / "authority/ca.pem").read_bytes() in cpio
+        # No further drivers: an archive with nothing in it, which every firmware takes.
+        empty = made.get("/boot/drivers.cpio?mac=52-54-00-86-00-01")
+        assert empty == (200, newc.render_trailer())
+        assert made.get("/boot/drivers.cpio?mac=junk")[0] == 400
         efi = Path("/usr/lib/ipxe/ipxe.efi").read_bytes()
         assert made.get("/boot/ipxe.efi") == (200, efi)
         assert made.get("/boot/ipxe.efi", method="HEAD") == (200, b"")

@@ -6,12 +6,17 @@ import time
 
 import pytest
 
-from provisiond.agent.bootstrap import Bootstrap, Jump, Pace
+from provisiond.agent.bootstrap import Bootstrap
 from provisiond.agent.client import Client as AgentClient
+from provisiond.agent.conversation import Pace
+from provisiond.agent.drivers import Drivers
+from provisiond.agent.entry import Jump
 from provisiond.agent.machine import Machine
 from provisiond.agent.node import load_node
-from provisiond.agent.running import Running, System
+from provisiond.agent.rescue import Rescue
+from provisiond.agent.running import Running
 from provisiond.agent.site import load_site
+from provisiond.agent.system import System
 from vnfsbuild.reference import parse_reference
 from vnfsbuild.sign import sign_stored
 from vnfsbuild.signing.keys import load_key, load_trust, new_key
@@ -86,7 +91,10 @@ class Node:
                 tell=self.told.append,
                 set_clock=lambda seconds: None,
                 pace=PACE,
-                jump=Jump(load, start),
+                jump=Jump(load=load, start=start, reboot=start),
+                rescue=Rescue(run=self.run, tell=self.told.append, root=self.run),
+                drivers=Drivers(tell=self.told.append, root=self.run, run=self.run),
+                command_line="",
             ).run()
 
     def running(self, directory):

@@ -22,9 +22,13 @@ from types import SimpleNamespace
 
 from aiohttp import web
 
-from provisiond.agent.bootstrap import Bootstrap, Jump, Pace
+from provisiond.agent.bootstrap import Bootstrap
+from provisiond.agent.conversation import Pace
+from provisiond.agent.drivers import Drivers
+from provisiond.agent.entry import Jump
 from provisiond.agent.fetch import Patience
 from provisiond.agent.machine import Machine
+from provisiond.agent.rescue import Rescue
 from provisiond.agent.site import Site
 from provisiond.api.api import make_admin_app, make_boot_app
 from provisiond.client import Client
@@ -316,6 +320,9 @@ def boot_node(directory, server, *, trust=None, answered=None):
         loaded.append((kernel.read_bytes(), initrd.read_bytes()))
         raise Ended
 
+    def end():
+        raise Ended
+
     still = Patience(stall_seconds=5, tries=1, least_delay_seconds=0.001, most_delay_seconds=0.001)
     with contextlib.suppress(Ended):
         Bootstrap(
@@ -327,13 +334,17 @@ def boot_node(directory, server, *, trust=None, answered=None):
             tell=tell,
             set_clock=lambda seconds: None,
             pace=Pace(poll_seconds=1, progress_seconds=1e9, patience=still),
-            jump=Jump(load=load),
+            jump=Jump(load=load, start=end, reboot=end),
+            rescue=Rescue(run=run, tell=tell, root=run, script=run / "none"),
+            drivers=Drivers(tell=tell, root=run, run=run, load=end),
+            command_line="",
         ).run()
     if loaded:
         for kind, payload in (("kernel", loaded[0][0]), ("initrd", loaded[0][1])):
             assert_signed(kind, payload)
         return Verdict(0, "", "\n".join(said))
-    assert [path for path in run.rglob("*") if path.is_file()] == [], "left in the node's memory"
+    left = {path.name for path in run.rglob("*") if path.is_file()}
+    assert left <= {"boot.json", "log"}, "left in the node's memory"
     return Verdict(3 if "refused" in said[-1] else 2, said[-1], "\n".join(said))
 
 
@@ -364,7 +375,7 @@ class Server:
         )
         world = self.world
         boot = make_boot_app(
-            world.service, world.parts.catalogue, script="", render_site=lambda: b"",
+            world.service.firmware, world.parts.catalogue, script="", render_site=lambda words: b"",
             loaders=self.directory,
         )  # fmt: skip
         boot.middlewares.append(self._note)

@@ -14,6 +14,7 @@ import urllib.request
 import pytest
 
 from vnfsbuild import manifest as m
+from vnfsbuild import newc
 
 from . import judges, ways
 from .claims import SIGNATURES
@@ -22,12 +23,16 @@ from .test_trust_table import replaced, restored
 from .trusts import FORBIDS
 
 MACHINE = "52:54:00:00:00:77"
-FILES = {"kernel": PAYLOADS[1][2], "initrd": PAYLOADS[2][2]}
+DRIVERS = b"drivers\n" * 55
+FILES = {"kernel": PAYLOADS[1][2], "initrd": PAYLOADS[2][2], "drivers": DRIVERS}
+NAMES = {"drivers": "drivers.cpio"}
+"""As firmware asks for them, where that is another name."""
 
 
 def as_bootstrap(forgery):
     """Return the bootstrap that is forged in the same way."""
-    words = {"artifact_type": m.BOOTSTRAP, "payloads": PAYLOADS[:3], "attest": lambda _: []}
+    words = {"artifact_type": m.BOOTSTRAP, "attest": lambda _: []}
+    words["payloads"] = (*PAYLOADS[:3], ("drivers", m.DRIVERS, DRIVERS))
     config = {**CONFIG, "layers": [], "name": "bootstrap"}
     return dataclasses.replace(forgery, config=config, **words)
 
@@ -43,17 +48,18 @@ class Firmware:
         self.url = f"http://127.0.0.1:{server.world.config.boot_port}/boot/"
 
     def boot(self):
-        """Ask for both files; return the verdict."""
+        """Ask for all files; return the verdict."""
         for name, signed in FILES.items():
-            status, data = self._get(name)
+            status, data = self.get(name)
             if status != 200:
                 return self._read_refusal(status, json.loads(data))
             assert data == signed, f"the {name} is another than was signed"
         return judges.Verdict(0, "")
 
-    def _get(self, name):
+    def get(self, name):
         try:
-            with urllib.request.urlopen(f"{self.url}{name}?mac={MACHINE}") as answer:
+            url = f"{self.url}{NAMES.get(name, name)}?mac={MACHINE}"
+            with urllib.request.urlopen(url) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -70,7 +76,10 @@ class Firmware:
 
 @pytest.fixture
 def firmware(desk):
-    return Firmware(desk.server)
+    where = {"scope": "defaults", "subjects": [""]}
+    desk.server.ask("/v1/settings/set", {**where, "values": {"drivers": "true"}})
+    yield Firmware(desk.server)
+    desk.server.ask("/v1/settings/unset", {**where, "keys": ["drivers"]})
 
 
 @contextlib.contextmanager
@@ -149,3 +158,18 @@ def test_files_of_a_bootstrap(desk, firmware, tmp_path, region, way, was_served)
             new.write_bytes(data)
             new.replace(paths[name])
         assert firmware.boot().status == 0
+
+
+@pytest.mark.parametrize("way", ways.FILE_WAYS)
+def test_a_machine_without_need_of_drivers_boots_though_they_are_damaged(desk, tmp_path, way):
+    """It gets an archive with nothing in it, that every firmware takes."""
+    store = tmp_path / "store"
+    paths = GOOD.lay_out(store)
+    with serving(desk, store):
+        served = desk.server.world.state.store
+        damaged, other = (served / paths[name].relative_to(store) for name in ("drivers", "source"))
+        ways.FILE_WAYS[way](damaged, other)
+        machine = Firmware(desk.server)
+        for name in ("kernel", "initrd"):
+            assert machine.get(name) == (200, FILES[name])
+        assert machine.get("drivers") == (200, newc.render_trailer())

@@ -12,7 +12,8 @@ import pytest
 from provisiond.agent.node import Node
 from provisiond.agent.papers import Papers, render_papers
 from provisiond.agent.readyscripts import Outcome
-from provisiond.agent.running import Running, System
+from provisiond.agent.running import Running
+from provisiond.agent.system import System
 from provisiond.protocol import Answer, Plan, parse_answer, render_answer
 from vnfsbuild.digest import digest_of
 from vnfsbuild.manifest import MAX_METADATA_BYTES

@@ -18,8 +18,9 @@ from provisiond.nodes.database import NodeDatabase
 from provisiond.nodes.leases import LeaseFile
 from provisiond.nodes.registry import Registry
 from provisiond.overlays.overlays import Overlays
+from provisiond.parts import Parts
 from provisiond.protocol import Checkin
-from provisiond.service import Parts, Service
+from provisiond.service import Service
 from provisiond.statedir import StateDir
 from vnfsbuild import manifest as m
 from vnfsbuild.digest import digest_of
@@ -51,9 +52,13 @@ class Builder:
         new_key(self.site, "dev", now=int(time.time()))
         self.trust = self.site / "trust.json"
 
-    def build(self, name="debian-13-minimal", serial=1, *, kind=m.CAPSULE, signed=True):
+    def build(
+        self, name="debian-13-minimal", serial=1, *, kind=m.CAPSULE, signed=True, drivers=False
+    ):
         """Return the .vnfs file of a capsule, and its digest."""
         parts = [m.SOURCE, m.KERNEL, m.INITRD] + ([m.LAYER_SQUASHFS] if kind == m.CAPSULE else [])
+        layers = len(parts) - 3
+        parts += [m.DRIVERS] if drivers else []
         payloads = tuple(
             self.store.add_blob(f"{name} {serial} {part}".encode(), media_type=part)
             for part in parts
@@ -62,7 +67,7 @@ class Builder:
             m.Config(
                 name=name, serial=serial, architecture="x86_64", distribution="debian trixie",
                 epoch=1, kernel=m.Kernel("6.12.0-test", ("quiet",)),
-                layers=("rootfs",) * (len(parts) - 3), bootstrap_protocol=1,
+                layers=("rootfs",) * layers, bootstrap_protocol=1,
             )
         )  # fmt: skip
         described = self.store.add_blob(config, media_type=m.CONFIG)

@@ -69,7 +69,7 @@ def test_setting_and_unsetting(in_world):
         assert answer == {"nodes": ["n00002", "n00003"], "missing": ["n00004"], "waiting": []}
         methods = [node["effective"]["method"] for node in world.administration.nodes.list_nodes()]
         assert methods == [
-            {"value": "kexec", "from": "built in"},
+            {"value": "auto", "from": "built in"},
             {"value": "pivot", "from": "node"},
             {"value": "pivot", "from": "node"},
         ]

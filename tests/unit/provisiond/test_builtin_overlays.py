@@ -89,7 +89,8 @@ def test_what_an_overlay_makes_of_what_is_set(name, settings, files):
 
 
 @pytest.mark.parametrize("name", sorted(set(w.BUILT_INS) - {
-    "hostname", "hosts", "machine-id", "network", "munge", "ssh-host-keys"}))  # fmt: skip
+    "hostname", "hosts", "machine-id", "network", "munge", "slurm-drain", "ssh-host-keys",
+}))  # fmt: skip
 def test_nothing_set_nothing_made(name):
     assert w.texts(w.built_in(name)) == {}
 

@@ -79,6 +79,11 @@ def test_all_faults_are_told_at_once():
         ('range = "10.87.0.2-10.87.0.9"\n[http]\nport = 8988', "found the same as http.port"),
         ('range = "10.87.0.2-10.87.0.9"\n[boot]\nkernel_arguments = ["a b"]', "words without"),
         ('range = "10.87.0.2-10.87.0.9"\n[boot]\nkernel_arguments = ["${x}"]', "words without"),
+        ('range = "10.87.0.2-10.87.0.9"\n[http]\nservers = ["http://a"]', "begin with https://"),
+        ('range = "10.87.0.2-10.87.0.9"\n[http]\nmirrors = ["ftp://a"]', "with http:// or https"),
+        ('range = "10.87.0.2-10.87.0.9"\n[http]\nmirrors = "http://a"', "a list of addresses"),
+        ('range = "10.87.0.2-10.87.0.9"\n[http]\nmirrors = [7]', "a list of addresses"),
+        ('range = "10.87.0.2-10.87.0.9"\n[nfs]\nexports = ["a"]', "expected a list of exports"),
         ('range = "10.87.0.2-10.87.0.9"\n[nodes]\nname_pattern = "7"', "as n####"),
         ('range = "10.87.0.2-10.87.0.9"\n[nodes]\nregistration = "no"', "ask, open, closed"),
         ('range = "10.87.0.2-10.87.0.9"\n[nodes]\ntotal_nodes = true', "expected 1 to"),
@@ -89,6 +94,25 @@ def test_what_cannot_be_is_told(more, told):
     device = "" if "device" in more else 'device = "eth1"\n'
     with pytest.raises(InputError, match=r"(?s)" + told.replace("[", r"\[")):
         parse_config(f'[network]\n{device}address = "10.87.0.1/24"\n{more}\n', where="x")
+
+
+def test_more_servers_and_mirrors_come_after_this_one():
+    given = {
+        **GIVEN,
+        ("http", "servers"): ["https://10.87.0.2:8987/", "https://10.87.0.1:8987"],
+        ("http", "mirrors"): ["http://mirror.example.org/blobs/", "https://[fd00::1]:8443/b"],
+        ("nfs", "exports"): ["10.87.0.1:/blobs", "[fd00::1]:/"],
+    }
+    config = parse_config(render_config(given), where="x")
+    assert config.server_urls == ("https://10.87.0.1:8987", "https://10.87.0.2:8987")
+    assert config.blob_urls == (
+        "http://10.87.0.1:8988/blobs",
+        "http://mirror.example.org/blobs",
+        "https://[fd00::1]:8443/b",
+    )
+    assert config.nfs_exports == ("10.87.0.1:/blobs", "[fd00::1]:/")
+    alone = parse_config(render_config(GIVEN), where="x")
+    assert (len(alone.server_urls), len(alone.blob_urls), alone.nfs_exports) == (1, 1, ())
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x", "provisiond.db", 7, "postgres://x/y"])

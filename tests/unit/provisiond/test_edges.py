@@ -32,8 +32,8 @@ rubbish
 
 def test_leases_that_have_ended_and_other_lines_are_passed_over():
     assert parse_leases(LEASES, now=1_700_000_000) == {
-        "52:54:00:00:00:01": {"10.87.0.100"},
-        "52:54:00:00:00:03": {"10.87.0.102", "10.87.0.103"},
+        "52:54:00:00:00:01": ("10.87.0.100",),
+        "52:54:00:00:00:03": ("10.87.0.102", "10.87.0.103"),
     }
 
 
@@ -42,9 +42,9 @@ def test_the_lease_file_is_read_again_when_it_changed(tmp_path):
     leases = LeaseFile(path)
     assert leases.read(now=0) == {}
     path.write_text("0 a:b 10.0.0.1 * *\n")
-    assert leases.read(now=0) == {"a:b": {"10.0.0.1"}}
+    assert leases.read(now=0) == {"a:b": ("10.0.0.1",)}
     path.write_text("0 a:b 10.0.0.22 * *\n")
-    assert leases.read(now=0) == {"a:b": {"10.0.0.22"}}
+    assert leases.read(now=0) == {"a:b": ("10.0.0.22",)}
 
 
 def node(number, **words):

@@ -387,7 +387,7 @@ def test_untrusted_is_told_when_it_begins_and_ends(in_world):
             await machine.says("ready", report={"untrusted": reason})
         assert world.events("node.condition") == ["untrusted is over"]
         await machine.says("ready", report={"untrusted": "x"})
-        assert world.events("node.condition")[1:] == ["untrusted"]
+        assert world.events("node.condition")[1:] == ["untrusted: x"]
         assert replace(world.parts.events.since(0)[-1], id=0).condition == "untrusted"
 
     in_world(story)

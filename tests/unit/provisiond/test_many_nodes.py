@@ -5,11 +5,11 @@ import os
 
 from provisiond.nodes.leases import LeaseFile, find_next_end, parse_leases
 from provisiond.nodes.model import find_node_name
-from provisiond.nodes.registry import Changed
+from provisiond.nodes.watchers import Changed
 
 LEASES = "200 02:00:00:00:00:01 10.0.0.1 * *\n0 02:00:00:00:00:02 10.0.0.2 * *\n"
-FIRST = {"02:00:00:00:00:01": frozenset({"10.0.0.1"})}
-SECOND = {"02:00:00:00:00:02": frozenset({"10.0.0.2"})}
+FIRST = {"02:00:00:00:00:01": ("10.0.0.1",)}
+SECOND = {"02:00:00:00:00:02": ("10.0.0.2",)}
 
 
 def test_leases_are_worked_out_again_only_when_one_ends_or_the_file_changes(tmp_path):
@@ -22,7 +22,7 @@ def test_leases_are_worked_out_again_only_when_one_ends_or_the_file_changes(tmp_
     assert leases.read(now=200) == SECOND
     path.write_text(LEASES.replace("10.0.0.2", "10.0.0.3"))
     os.utime(path, ns=(1, 1))
-    assert leases.read(now=201)["02:00:00:00:00:02"] == {"10.0.0.3"}
+    assert leases.read(now=201)["02:00:00:00:00:02"] == ("10.0.0.3",)
 
 
 def test_a_clock_that_is_set_back_brings_leases_back(tmp_path):

@@ -83,7 +83,7 @@ def test_a_database_of_another_version_is_told(path):
     with sqlite3.connect(path) as connection:
         connection.execute("update about set value = '99'")
     connection.close()
-    with pytest.raises(DatabaseError, match="version 99, expected 2"):
+    with pytest.raises(DatabaseError, match="version 99, expected 3"):
         NodeDatabase(path)
 
 
@@ -171,7 +171,7 @@ def test_who_watches_is_told_of_a_change_of_its_node_only(path):
             registry.wake_all()
             assert mine.is_set()
             assert others.is_set()
-        assert registry._watching == {}
+        assert len(registry._watchers) == 0
 
     in_registry(path, story)
 

@@ -352,6 +352,33 @@ def test_of_all_nodes_the_hosts_change_with_them(in_world):
     in_world(story)
 
 
+def test_the_table_of_nodes_is_another_only_when_something_in_it_is(in_world):
+    """What a first boot tells of its machine is no reason to render anything anew."""
+
+    async def story(world):
+        registry, overlays = world.parts.registry, world.parts.overlays
+        await node_with(world, 1)
+        await node_with(world, 2)
+        table = overlays._table()
+        assert [row["name"] for row in table] == ["n00001", "n00002"]
+
+        async def change(**values):
+            await registry.save_nodes((replace(registry.named("n00002"), **values),))
+
+        await change(uuid="4c4c4544-0000-2010-8020-80c04f202020")
+        assert overlays._table() is table
+        await change(address="10.87.0.77")
+        moved = overlays._table()
+        assert [row["address"] for row in moved][1] == "10.87.0.77"
+        await world.administration.settings.set_values("defaults", [""], {"tag.rack": "r1"})
+        tagged = overlays._table()
+        assert [row["tags"] for row in tagged] == [{"rack": "r1"}] * 2
+        await registry.save_nodes((), deleted=(registry.names["n00001"],))
+        assert [row["name"] for row in overlays._table()] == ["n00002"]
+
+    in_world(story)
+
+
 def test_folders_are_taken_as_they_are_changed(in_world, folder, tmp_path):
     async def story(world):
         folder("site", "", {"files/etc/x": "1"})

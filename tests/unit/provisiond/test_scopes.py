@@ -61,7 +61,7 @@ def test_attributes_are_typed(key, text, value):
     ("key", "text", "told"),
     [
         ("vnsf", "x", "attribute 'vnsf': not known; did you mean 'vnfs'?"),
-        ("method", "local", "attribute method: found 'local', expected kexec or pivot"),
+        ("method", "disk", "attribute method: found 'disk', expected auto or kexec or pivot or"),
         ("enabled", "maybe", "attribute enabled: found 'maybe', expected true or false"),
         ("address", "10.87.0.500", "attribute address: found '10.87.0.500', expected an IPv4"),
         ("vnfs", "Big Name", "attribute vnfs: reference 'Big Name'"),

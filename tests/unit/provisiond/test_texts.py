@@ -12,7 +12,7 @@ from provisiond.dnsmasq_config import (
     render_dnsmasq_config,
     render_host,
 )
-from provisiond.ipxe import render_boot_script
+from provisiond.ipxe import render_boot_script, render_choice
 from provisiond.site import render_site
 
 
@@ -20,22 +20,38 @@ def test_the_ipxe_script():
     assert render_boot_script("http://10.87.0.1:8988", ("console=ttyS0",)) == (
         "#!ipxe\n"
         ":again\n"
-        "echo Fetching the bootstrap OS from http://10.87.0.1:8988\n"
         "imgfree\n"
+        "set vnfs-choice bootstrap\n"
+        "chain --autofree http://10.87.0.1:8988/boot/choice.ipxe?mac=${netX/mac:hexhyp} "
+        "|| goto bootstrap\n"
+        "iseq ${vnfs-choice} local && goto local || goto bootstrap\n"
+        ":bootstrap\n"
+        "echo Fetching the bootstrap OS from http://10.87.0.1:8988\n"
         "kernel --name kernel http://10.87.0.1:8988/boot/kernel?mac=${netX/mac:hexhyp} "
-        "initrd=initrd initrd=site.cpio BOOTIF=01-${netX/mac:hexhyp} console=ttyS0 "
-        "|| goto failed\n"
+        "initrd=initrd initrd=site.cpio initrd=drivers.cpio BOOTIF=01-${netX/mac:hexhyp} "
+        "vnfs.loader=asks console=ttyS0 || goto failed\n"
         "initrd --name initrd http://10.87.0.1:8988/boot/initrd?mac=${netX/mac:hexhyp} "
         "|| goto failed\n"
         "initrd --name site.cpio http://10.87.0.1:8988/boot/site.cpio?mac=${netX/mac:hexhyp} "
         "|| goto failed\n"
+        "initrd --name drivers.cpio http://10.87.0.1:8988/boot/drivers.cpio"
+        "?mac=${netX/mac:hexhyp} || goto failed\n"
         "boot || goto failed\n"
         ":failed\n"
         "echo The bootstrap OS could not be fetched or started; trying again in 10 seconds.\n"
         "echo On the node server: provisionctl vnfs list shows whether a bootstrap was imported.\n"
         "sleep 10\n"
         "goto again\n"
+        ":local\n"
+        "echo This node boots from its own disk, as its plan says.\n"
+        "iseq ${platform} efi && exit 1 ||\n"
+        "sanboot --no-describe --drive 0x80 ||\n"
+        "echo There is no disk that starts; asking again in 10 seconds.\n"
+        "sleep 10\n"
+        "goto again\n"
     )
+    assert render_choice(True) == "#!ipxe\nset vnfs-choice local\n"
+    assert render_choice(False) == "#!ipxe\n"
 
 
 def dnsmasq_config(**words):

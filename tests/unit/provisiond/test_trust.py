@@ -236,16 +236,16 @@ def test_a_bootstrap_that_may_not_run_is_handed_to_nobody_and_told(in_world, bui
         await world.import_capsule("bootstrap", kind=BOOTSTRAP)
         machine = world.machine(1)
         await machine.says()
-        assert (await world.service.bootstrap_for(machine.hwaddr)).kernel.exists()
+        assert (await world.service.firmware.find_bootstrap(machine.hwaddr)).kernel.exists()
         later = time.time() + 20 * 365 * 24 * 3600
         monkeypatch.setattr("provisiond.catalogue.time.time", lambda: later)
         with pytest.raises(NotThere, match=r"trust\.json version 1 has expired"):
-            await world.service.bootstrap_for(machine.hwaddr)
+            await world.service.firmware.find_bootstrap(machine.hwaddr)
         monkeypatch.undo()
         allow(builder, "ops")
         world.parts.catalogue.take_newer_trust()
         with pytest.raises(NotThere, match="signed by 0 trusted keys"):
-            await world.service.bootstrap_for(machine.hwaddr)
+            await world.service.firmware.find_bootstrap(machine.hwaddr)
         (_, told) = world.events("boot.refused")
         assert told.startswith("52:54:00:00:00:01: bootstrap@")
         assert told.endswith("; vnfsbuild trust show, vnfsbuild sign")
@@ -258,14 +258,14 @@ def test_a_bootstrap_that_was_damaged_is_told_until_it_is_brought_anew(in_world)
         await world.import_capsule("bootstrap", kind=BOOTSTRAP)
         machine = await ready(world)
         await machine.says("ready")
-        initrd = (await world.service.bootstrap_for(machine.hwaddr)).initrd
+        initrd = (await world.service.firmware.find_bootstrap(machine.hwaddr)).initrd
         initrd.write_bytes(initrd.read_bytes()[::-1])
         with pytest.raises(NotThere, match="its initrd in the store is not what was signed"):
-            await world.service.bootstrap_for(machine.hwaddr)
+            await world.service.firmware.find_bootstrap(machine.hwaddr)
         (shown,) = world.administration.nodes.list_nodes()
         assert shown["reason"].startswith("cannot boot again: bootstrap:1@")
         await world.import_capsule("bootstrap", kind=BOOTSTRAP)
-        assert (await world.service.bootstrap_for(machine.hwaddr)).initrd == initrd
+        assert (await world.service.firmware.find_bootstrap(machine.hwaddr)).initrd == initrd
         (shown,) = world.administration.nodes.list_nodes()
         assert shown["reason"] == ""
 

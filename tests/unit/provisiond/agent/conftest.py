@@ -57,10 +57,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
-        self.send_header("Connection", "close")
+        self.close_connection = not getattr(self.server.owner, "keep", False)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
-        self.close_connection = True
 
 
 class Served:
@@ -68,9 +69,9 @@ class Served:
 
     scheme = "http"
 
-    def __init__(self, context=None):
+    def __init__(self, context=None, port=0):
         self.requests = []
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.http.daemon_threads = True
         self.http.owner = self
         # Handshakes that are refused are what some tests are about.
@@ -104,10 +105,12 @@ class Served:
 class Mirror(Served):
     """Blobs. *fault* may answer a request in its own way: (handler, data, offset) → bool."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, port=0):
+        super().__init__(port=port)
+        self.keep = False
         self.blobs = {}
         self.fault = None
+        self.connections = set()
 
     def add(self, *contents):
         for data in contents:
@@ -120,17 +123,20 @@ class Mirror(Served):
     def get(self, handler):
         span = handler.headers.get("Range")
         self.requests.append((handler.path, span))
+        self.connections.add(handler.client_address)
         data = self.blobs.get(handler.path)
         if data is None:
             return handler.reply(b"no such blob", 404)
-        offset = int(span[len("bytes=") :].rstrip("-")) if span else 0
+        first, _, last = span[len("bytes=") :].partition("-") if span else ("0", "", "")
+        offset = int(first)
         if self.fault and self.fault(handler, data, offset):
             handler.close_connection = True
             return None
         if offset >= len(data):
-            return handler.reply(b"", 416)
-        headers = {"Content-Range": f"bytes {offset}-{len(data) - 1}/{len(data)}"}
-        return handler.reply(data[offset:], 206 if span else 200, headers if span else None)
+            return handler.reply(b"", 416, {"Content-Range": f"bytes */{len(data)}"})
+        end = min(int(last) + 1, len(data)) if last else len(data)
+        headers = {"Content-Range": f"bytes {offset}-{end - 1}/{len(data)}"}
+        return handler.reply(data[offset:end], 206 if span else 200, headers if span else None)
 
 
 class NodeServer(Served):
@@ -258,6 +264,8 @@ class TestCapsule:
     artifact_type: str = m.CAPSULE
     layers: tuple = (b"rootfs" * 70_001, b"modules" * 3)
     bootstrap_protocol: int = 1
+    drivers: bytes | None = None
+    """drivers.cpio of a bootstrap"""
 
     def __post_init__(self):
         self.kernel, self.initrd, self.source = b"kernel" * 100, b"initrd" * 33, b"source"
@@ -275,6 +283,9 @@ class TestCapsule:
         )
         kinds = [m.SOURCE, m.KERNEL, m.INITRD, *[m.LAYER_SQUASHFS] * len(self.layers)]
         payloads = (self.source, self.kernel, self.initrd, *self.layers)
+        if self.drivers is not None:
+            kinds.append(m.DRIVERS)
+            payloads += (self.drivers,)
         self.manifest = m.render_manifest(
             m.Manifest(
                 self.artifact_type,
@@ -290,7 +301,8 @@ class TestCapsule:
 
     @property
     def blobs(self):
-        return [self.manifest, self.config, self.envelope, self.kernel, self.initrd, *self.layers]
+        found = [self.manifest, self.config, self.envelope, self.kernel, self.initrd, *self.layers]
+        return [*found, self.drivers] if self.drivers is not None else found
 
     def planned(self, *, name=None):
         return PlannedCapsule(name or self.name, self.digest, (digest_of(self.envelope),))

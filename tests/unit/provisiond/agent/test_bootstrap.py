@@ -4,14 +4,18 @@ import dataclasses
 import io
 import json
 import re
+import tarfile
 import threading
 
 import pytest
 
-from provisiond.agent.bootstrap import Bootstrap, Jump, Pace
+from provisiond.agent.bootstrap import Bootstrap
+from provisiond.agent.conversation import Pace, Unheard
+from provisiond.agent.drivers import Drivers
+from provisiond.agent.entry import Jump
 from provisiond.agent.fetch import Patience
 from provisiond.agent.machine import Machine
-from provisiond.protocol import Answer, PlannedOverlay, plan_digest
+from provisiond.protocol import Answer, OnFailure, PlannedOverlay, plan_digest
 from vnfsbuild import manifest as m
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import VnfsbuildError
@@ -29,8 +33,26 @@ class Jumped(Exception):
     """The point of no return."""
 
 
+class Rebooted(Exception):
+    """The machine starts anew."""
+
+
 class Ended(Exception):
     """Enough was seen."""
+
+
+class Shells:
+    """What is done of a rescue."""
+
+    def __init__(self):
+        self.files = None
+        self.stopped = 0
+
+    def start(self, files):
+        self.files = files
+
+    def stop(self):
+        self.stopped += 1
 
 
 class Stage:
@@ -56,6 +78,9 @@ class Stage:
         self.load_fails = None
         self.plans = []
         self.trust = None
+        self.rescue = Shells()
+        self.command_line = "console=ttyS0 quiet"
+        self.pace = PACE
 
     def answer(self, checkin):
         """One plan after the other, the last one for ever; the key with the first answer."""
@@ -74,6 +99,9 @@ class Stage:
 
     def start(self):
         raise Jumped
+
+    def reboot(self):
+        raise Rebooted
 
     def tell(self, line):
         self.told.append(line)
@@ -96,8 +124,11 @@ class Stage:
             run=self.run,
             tell=self.tell,
             set_clock=lambda seconds: self.clock.append(seconds),
-            pace=PACE,
-            jump=Jump(self.load, self.start),
+            pace=self.pace,
+            jump=Jump(self.load, self.start, self.reboot),
+            rescue=self.rescue,
+            drivers=Drivers(tell=self.tell, root=self.run, run=self.run, load=lambda: None),
+            command_line=self.command_line,
         ).run()
 
     def plan(self, **changes):
@@ -238,7 +269,7 @@ def refused(stage, told, *plans):
     with pytest.raises(Ended):
         stage.boot(*(plans or [stage.plan()]), ends_at=told)
     assert stage.loaded is None
-    assert not [path for path in stage.run.rglob("*") if path.is_file()]
+    assert {path.name for path in stage.run.rglob("*") if path.is_file()} == {"boot.json", "log"}
 
 
 def test_payloads_are_not_asked_for_before_the_verdict(stage, world, keys):
@@ -278,13 +309,6 @@ def test_a_capsule_that_needs_a_newer_bootstrap_is_refused(stage, world, keys):
     stage.capsule = world.TestCapsule(keys, bootstrap_protocol=2)
     stage.mirrors[0].add(*stage.capsule.blobs)
     refused(stage, "needs a bootstrap of protocol 2, this one speaks 1")
-
-
-@pytest.mark.parametrize("method", ["local", "rescue"])
-def test_a_method_that_is_not_known_is_told(stage, method):
-    refused(
-        stage, f"method {method}: this bootstrap knows kexec and pivot", stage.plan(method=method)
-    )
 
 
 @pytest.mark.parametrize(
@@ -465,8 +489,9 @@ def test_a_pivot_takes_layers_only_and_leaves_the_jump_to_process_1(stage):
     assert found["layers/00-rootfs.squashfs"].read_bytes() == stage.capsule.layers[0]
     assert sorted(found) == [
         "layers/00-rootfs.squashfs", "layers/01-modules.squashfs", "node.json", "overlay.tar",
-        "site/ca.pem", "site/capsule.json", "site/site.json", "site/trust.json",
+        "site/ca.pem", "site/capsule.json", "site/site.json", "site/trust.json", "words",
     ]  # fmt: skip
+    assert found["words"].read_text() == "console=ttyS0 quiet panic=60\n"
     assert found["node.json"].stat().st_mode & 0o777 == 0o600
     assert found["site/ca.pem"].stat().st_mode & 0o777 == 0o644
     asked = {path.rpartition("/")[2] for path, _ in stage.mirrors[0].requests}
@@ -485,3 +510,156 @@ def test_what_a_failed_try_left_is_gone(stage):
     (left / "99-old.squashfs").write_bytes(b"old")
     stage.boot(stage.plan(method="pivot"))
     assert not (left / "99-old.squashfs").exists()
+
+
+def test_a_mirror_with_wrong_bytes_is_named_to_the_server_and_the_capsule_is_right(stage):
+    wrong, right = stage.mirrors
+    right.add(*stage.capsule.blobs)
+    layer = stage.capsule.layers[0]
+    wrong.blobs["/blobs/" + digest_of(layer).replace(":", "/")] = layer[:-1] + b"!"
+    with pytest.raises(Jumped):
+        stage.boot(stage.capsule.plan(wrong.base, right.base, near=1))
+    _, initrd, _ = stage.loaded
+    assert layer in initrd
+    reports = [checkin.report.get("wrongMirrors") for checkin in stage.server.checkins]
+    assert reports[-1] == [f"{wrong.base}: wrong bytes: layer 0 (rootfs)"]
+    assert f"{wrong.base}: gave wrong bytes: not asked again in this boot" in stage.told
+
+
+ASKS = "console=ttyS0 quiet vnfs.loader=asks"
+
+
+def test_a_node_goes_to_its_own_disk_by_the_firmware(stage):
+    stage.command_line = ASKS
+    with pytest.raises(Rebooted):
+        stage.boot(stage.plan(method="local", capsule=None))
+    last = stage.server.checkins[-1]
+    assert (last.state, last.detail) == ("halted", "boots from its own disk: its plan says so")
+    assert stage.told[-2:] == ["n00001: boots from its own disk: its plan says so", "reboot"]
+
+
+def test_a_loader_that_does_not_ask_would_bring_it_here_again(stage):
+    refused(
+        stage, "failed method local: local disk: what started this bootstrap does not ask",
+        stage.plan(method="local", capsule=None),
+    )  # fmt: skip
+    assert "halted" not in stage.server.states()
+
+
+@pytest.mark.parametrize(("line", "then"), [("", "reboot"), (ASKS, "local")])
+def test_after_so_many_failures_the_node_does_what_its_site_wants(stage, line, then):
+    stage.command_line = line
+    stage.load_fails = "kexec: no"
+    with pytest.raises(Rebooted):
+        stage.boot(stage.plan(on_failure=OnFailure(3, then)))
+    details = [item.detail for item in stage.server.checkins if item.state == "failed"]
+    assert len(details) == 3
+    assert details[-1].endswith(f"kexec: no; 3 failures in a row, on_failure = {then}")
+    assert (stage.server.states()[-1] == "halted") == (then == "local")
+
+
+def test_a_disk_that_cannot_be_had_is_told_and_the_node_goes_on_trying(stage):
+    stage.load_fails = "kexec: no"
+    left = [4]
+
+    def plan(checkin):
+        left[0] -= checkin.state == "failed"
+        if left[0] == 0:
+            stage.load_fails = None
+        return stage.plan(on_failure=OnFailure(2, "local"))
+
+    with pytest.raises(Jumped):
+        stage.boot(plan)
+    assert any("does not ask the server what to start" in line for line in stage.told)
+
+
+def test_rescue_opens_shells_with_the_keys_of_the_overlay_and_ends_with_the_plan(stage, world):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo("root/.ssh/authorized_keys")
+        member.size = 5
+        archive.addfile(member, io.BytesIO(b"a key"))
+    overlay = file.getvalue()
+    stage.server.overlays[digest_of(overlay)] = overlay
+    planned = PlannedOverlay(digest_of(overlay), len(overlay))
+    rescue = stage.plan(method="rescue", capsule=None, overlay=planned)
+    with pytest.raises(Ended):
+        stage.boot(rescue, rescue, world.waiting("over"), ends_at="waiting: over")
+    assert stage.rescue.files.authorized_keys == b"a key"
+    assert stage.rescue.stopped == 1
+    said = [checkin.detail for checkin in stage.server.checkins]
+    assert "rescue: a shell is on its consoles; ssh root@127.0.0.1" in said
+
+
+def test_auto_is_a_pivot_into_the_same_kernel_with_the_same_arguments(stage):
+    stage.description = {"kernelDigest": digest_of(stage.capsule.kernel)}
+    stage.boot(stage.plan(method="auto"))
+    assert (stage.run / "pivot.ready").exists()
+    assert any("pivot: the kernel that runs is the capsule's" in line for line in stage.told)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arguments", "told"),
+    [
+        (b"another", (), "kexec: the capsule has another kernel than the one that runs"),
+        (None, ("isolcpus=1", "panic=5"), "but lacks isolcpus=1"),
+    ],
+)
+def test_auto_is_a_kexec_else(stage, kernel, arguments, told):
+    stage.description = {"kernelDigest": digest_of(kernel or stage.capsule.kernel)}
+    with pytest.raises(Jumped):
+        stage.boot(stage.plan(method="auto", kernel_arguments=arguments))
+    assert any(told in line for line in stage.told)
+
+
+def test_no_server_for_a_while_is_a_reason_to_look_for_another_network(stage):
+    def plan(checkin):
+        raise ConnectionError
+
+    stage.pace = dataclasses.replace(PACE, unheard_seconds=0.2)
+    with pytest.raises(Unheard, match="no server answers for") as caught:
+        stage.boot(plan)
+    assert caught.value.exit_status == 5
+
+
+def test_an_agent_that_is_killed_goes_on_as_the_same_boot(stage, world):
+    for _ in range(2):
+        with pytest.raises(Ended):
+            stage.boot(world.waiting(), world.waiting("again"), ends_at="waiting: again")
+    first, *others = stage.server.checkins
+    assert {item.boot_id for item in others} == {first.boot_id}
+    assert others[-1].node_key == world.NODE_KEY
+    assert (stage.run / "boot.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_trace_is_kept_always_and_told_and_reported_when_it_is_asked_for(stage, world):
+    quiet, loud = world.waiting(), dataclasses.replace(world.waiting("again"), debug=True)
+    with pytest.raises(Ended):
+        stage.boot(quiet, loud, loud, dataclasses.replace(loud, reason="end"), ends_at=": end")
+    kept = (stage.run / "log").read_text()
+    assert f"debug: plan {plan_digest(quiet)[7:19]}: " in kept
+    assert not any(f"plan {plan_digest(quiet)[7:19]}" in line for line in stage.told)
+    assert any(f"debug: plan {plan_digest(loud)[7:19]}" in line for line in stage.told)
+    traces = [checkin.report["trace"] for checkin in stage.server.checkins]
+    assert traces[:2] == ["", ""]
+    assert "debug: init was heard after" in traces[-1]
+    assert len(traces[-1]) <= 2000
+
+
+def test_what_kept_a_node_from_the_network_is_told_to_the_server(stage, world):
+    (stage.run / "log").write_text(
+        "3.1 bootstrap, kernel 6\n9.9 no network yet, try 1: eth0: no link; again in 3 s\n"
+    )
+    with pytest.raises(Ended):
+        stage.boot(world.waiting(), ends_at="waiting")
+    assert stage.server.checkins[0].detail == (
+        "it took 2 tries: no network yet, try 1: eth0: no link; again in 3 s"
+    )
+
+
+def test_the_log_goes_with_the_node(stage):
+    with pytest.raises(Jumped):
+        stage.boot(stage.plan())
+    mode, text = members(stage.loaded[1][512:])["vnfs/bootstrap.log"]
+    assert mode == 0o100600
+    assert b"fetching debian-13-minimal@" in text

@@ -7,7 +7,7 @@ import pytest
 
 from provisiond.agent.client import NetworkError, make_context
 from provisiond.agent.site import load_site
-from provisiond.protocol import Answer, Checkin, PlannedOverlay
+from provisiond.protocol import Answer, Checkin, PlannedOverlay, plan_digest
 from vnfsbuild.digest import digest_of, render_json
 from vnfsbuild.errors import VnfsbuildError
 
@@ -17,7 +17,7 @@ CHECKIN = Checkin(hwaddrs=("52:54:00:00:00:01",), boot_id="0" * 32, state="init"
 def test_a_check_in_is_answered(world, tmp_path, node_server, make_client, authority):
     site = world.write_site(tmp_path / "site", authority, [node_server.url])
     answer = make_client(site).checkin(CHECKIN)
-    assert answer == Answer(world.waiting(), world.NOW)
+    assert answer == Answer(world.waiting(), world.NOW, digest=plan_digest(world.waiting()))
     assert node_server.checkins == [CHECKIN]
 
 
@@ -158,3 +158,47 @@ def test_a_ca_that_is_none_is_told(world, tmp_path, authority):
     site.ca_file.write_text("nothing")
     with pytest.raises(VnfsbuildError, match="not a CA's certificate"):
         make_context(site)
+
+
+def test_each_node_asks_the_servers_in_an_order_of_its_own(world, tmp_path, make_client, authority):
+    servers = [f"https://10.0.0.{number}:8987" for number in (1, 2, 3)]
+    site = world.write_site(tmp_path / "site", authority, servers)
+    assert make_client(site)._servers == servers
+    orders = {
+        tuple(make_client(site, node_id=f"52:54:00:00:00:{number:02x}")._servers)
+        for number in range(60)
+    }
+    assert len(orders) == 6
+
+
+def test_of_several_servers_that_ask_for_time_the_soonest_counts(
+    world, tmp_path, node_server, make_client, authority
+):
+    other = world.NodeServer(authority.context())
+    try:
+        node_server.answer = lambda checkin: (b"busy", 503, {"Retry-After": "40"})
+        other.answer = lambda checkin: (b"busy", 503, {"Retry-After": "17"})
+        urls = [other.url, node_server.url, "https://127.0.0.1:1"]
+        site = world.write_site(tmp_path / "site", authority, urls)
+        with pytest.raises(NetworkError) as caught:
+            make_client(site).checkin(CHECKIN)
+    finally:
+        other.stop()
+    assert caught.value.retry_after_seconds == 17
+    assert all(url in str(caught.value) for url in urls)
+
+
+def test_a_machine_that_vanishes_while_it_holds_an_answer_is_noticed(
+    world, tmp_path, node_server, make_client, authority
+):
+    site = world.write_site(tmp_path / "site", authority, [node_server.url])
+    connection = make_client(site)._connect(node_server.url, 5)
+    try:
+        end = connection.sock
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        every = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        count = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+        assert idle + every * count <= 60
+    finally:
+        connection.close()

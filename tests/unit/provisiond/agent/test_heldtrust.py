@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import threading
 
 import pytest
 
@@ -12,8 +11,9 @@ from provisiond.agent.ed25519 import verify_ed25519
 from provisiond.agent.heldtrust import HeldTrust, replace_file
 from provisiond.agent.node import Node
 from provisiond.agent.papers import Papers, judge, load_papers, render_papers
-from provisiond.agent.running import Running, System
+from provisiond.agent.running import Running
 from provisiond.agent.standing import Standing
+from provisiond.agent.system import System
 from provisiond.protocol import Answer
 from vnfsbuild.digest import digest_of
 from vnfsbuild.errors import VerificationError
@@ -241,12 +241,7 @@ def test_the_running_agent_tells_its_version_and_at_once_what_a_newer_one_says(
         node, make_client(site), run=tmp_path, scripts=tmp_path / "none", tell=[].append,
         system=System(lambda wait=False: "running", list), set_clock=lambda seconds: None,
     )  # fmt: skip
-    stop = threading.Event()
-    thread = threading.Thread(target=running.live, args=(stop,))
-    thread.start()
-    world.until(lambda: len(node_server.checkins) >= 2)
-    stop.set()
-    thread.join()
+    running.step()
     first, second = node_server.checkins
     assert (first.trust_version, first.report["untrusted"]) == (1, "")
     assert second.trust_version == 2

@@ -3,14 +3,14 @@
 import getpass
 import grp
 import os
-import threading
 from dataclasses import replace
 
 import pytest
 
 from provisiond.agent.node import Node
 from provisiond.agent.refresh import apply_overlay
-from provisiond.agent.running import Running, System
+from provisiond.agent.running import Running
+from provisiond.agent.system import System
 from provisiond.overlays.files import Entry, Overlay, OverlayFile, Run
 from provisiond.overlays.render import Memo, pack_overlay, render_node
 from provisiond.protocol import Answer, PlannedOverlay
@@ -204,11 +204,8 @@ def test_scripts_of_the_phase_halt(running, root, node_server, world):
     scripts.mkdir(parents=True)
     (scripts / "10-drain").write_text("#!/bin/sh\necho not drained; exit 2\n")
     (scripts / "10-drain").chmod(0o755)
-    stop = threading.Event()
-    thread = threading.Thread(target=running.live, args=(stop,))
-    thread.start()
-    world.until(lambda: node_server.checkins)
-    stop.set()
-    thread.join()
+    running.step()
+    assert running.is_stopping()
+    running.halt()
     last = node_server.checkins[-1]
     assert (last.state, last.detail) == ("halted", "halt.d/10-drain: exit status 2: not drained")

@@ -1,13 +1,14 @@
 """The agent in the capsule: ready, still there, and gone."""
 
 import json
-import threading
 
 import pytest
 
 from provisiond.agent.node import Node
 from provisiond.agent.readyscripts import TAIL_CHARACTERS, run_scripts
-from provisiond.agent.running import Running, System, next_checkin
+from provisiond.agent.running import Running
+from provisiond.agent.system import System
+from provisiond.agent.waiter import next_checkin, next_try, parse_told
 from provisiond.protocol import Answer, plan_digest
 from vnfsbuild.digest import digest_of
 
@@ -47,19 +48,16 @@ def make_running(world, tmp_path, scripts, node_server, make_client, authority):
     return make
 
 
-def live(running, node_server, until):
-    """Let it live until the server has heard so many check-ins."""
-    stop = threading.Event()
-    thread = threading.Thread(target=running.live, args=(stop,))
-    thread.start()
-    until(lambda: node_server.checkins)
-    stop.set()
-    thread.join()
+def live(running, node_server):
+    """Let it check in once, and say goodbye when the system stops; return what was heard."""
+    running.step()
+    if running.is_stopping():
+        running.halt()
     return node_server.checkins
 
 
 def test_a_node_says_that_it_is_ready(make_running, node_server, world):
-    (checkin,) = live(make_running(failed=["cups.service"]), node_server, world.until)
+    (checkin,) = live(make_running(failed=["cups.service"]), node_server)
     assert checkin.state == "ready"
     assert checkin.node_key == world.NODE_KEY
     assert checkin.capsule == digest_of(b"capsule")
@@ -68,10 +66,10 @@ def test_a_node_says_that_it_is_ready(make_running, node_server, world):
 
 
 def test_a_system_that_stops_says_goodbye_and_a_restart_does_not(make_running, node_server, world):
-    assert [c.state for c in live(make_running(), node_server, world.until)] == ["ready"]
+    assert [c.state for c in live(make_running(), node_server)] == ["ready"]
     node_server.checkins.clear()
-    running = make_running("running", "stopping")
-    assert [c.state for c in live(running, node_server, world.until)] == ["ready", "halted"]
+    running = make_running("stopping")
+    assert [c.state for c in live(running, node_server)] == ["ready", "halted"]
 
 
 def test_scripts_run_in_order_once_per_boot(make_running, node_server, world, scripts, tmp_path):
@@ -81,7 +79,7 @@ def test_scripts_run_in_order_once_per_boot(make_running, node_server, world, sc
     script(scripts, "30-not-executable", f"echo no >>{log}", mode=0o644)
     for _ in range(2):
         node_server.checkins.clear()
-        (checkin,) = live(make_running(), node_server, world.until)
+        (checkin,) = live(make_running(), node_server)
         assert checkin.state == "ready"
         assert checkin.report["ready.d"] == "10-first: done\n20-second: done\nsecond"
     assert log.read_text() == "first\nsecond\n"
@@ -90,7 +88,7 @@ def test_scripts_run_in_order_once_per_boot(make_running, node_server, world, sc
 def test_a_failing_script_makes_the_node_failed(make_running, node_server, world, scripts):
     script(scripts, "50-check", "echo looking; echo no scratch disk >&2; exit 3")
     script(scripts, "60-never", "exit 1")
-    (checkin,) = live(make_running(), node_server, world.until)
+    (checkin,) = live(make_running(), node_server)
     assert checkin.state == "failed"
     assert checkin.detail == "ready.d/50-check: exit status 3: looking\nno scratch disk"
     assert "60-never" not in checkin.report["ready.d"]
@@ -133,12 +131,11 @@ def test_a_server_that_is_not_there_is_asked_again_soon(make_running, node_serve
     answers = iter([(b"busy", 503)])
     node_server.answer = lambda checkin: next(answers, Answer(world.waiting(), world.NOW))
     running = make_running()
-    import provisiond.agent.running as module
-
-    outcome = running.become_ready()
-    assert not running.say(outcome)
-    assert running.say(outcome)
-    assert module.RETRY_SECONDS < 60
+    assert not running.step()
+    assert running.step()
+    assert next_try(1, 60.0, spread=0.0) == 5.0
+    assert next_try(3, 60.0, spread=0.0) == 20.0
+    assert next_try(99, 60.0, spread=0.0) == 60.0
 
 
 def test_the_plan_that_it_holds_is_named_and_its_interval_kept(make_running, world):
@@ -146,7 +143,7 @@ def test_the_plan_that_it_holds_is_named_and_its_interval_kept(make_running, wor
     outcome = running.become_ready()
     running.say(outcome)
     assert running.checkin(outcome).plan == plan_digest(world.waiting())
-    assert running._every_seconds == world.waiting().checkin_seconds
+    assert running.memory.every_seconds == world.waiting().checkin_seconds
 
 
 def test_a_note_that_is_broken_is_made_again(make_running, tmp_path):
@@ -159,3 +156,11 @@ def test_a_note_that_is_broken_is_made_again(make_running, tmp_path):
 def test_check_ins_fall_on_full_multiples(now, pause):
     assert next_checkin(now, every_seconds=60, spread=0.0) == pause
     assert next_checkin(now, every_seconds=60, spread=1.5) == pause + 1.5
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [(b"60 1\n", (60, True)), (b"7 0\n", (7, False)), (b"", None), (b"0 1", None), (b"x y", None)],
+)
+def test_what_a_check_in_tells_the_one_who_waits(line, told):
+    assert parse_told(line) == told
