@@ -191,6 +191,7 @@ paths = ["etc/deep"]
     assert {name: item["kind"] for name, item in changes.items()} == {"toy-tools": "up"}
 
 
+@pytest.mark.long
 def test_a_child_with_a_kernel_of_its_own_has_not_the_bases(site):
     text = CHILD.replace("linux-image-toy", "linux-image-other").replace('"child"', '"kernel"')
     debs = {"image": toy.make_deb("linux-image-other", "", OTHER_IMAGE)}
@@ -208,6 +209,7 @@ def test_a_child_with_a_kernel_of_its_own_has_not_the_bases(site):
     assert not any(toy.KERNEL in path for path in files)
 
 
+@pytest.mark.long
 def test_a_chain_of_bases_and_a_base_that_moves(site, child):
     text = CHILD.replace("../recipe", "../child").replace('"child"', '"top"')
     more = [toy.directory(""), toy.directory("usr"), toy.regular("usr/top", b"top\n")]

@@ -141,6 +141,7 @@ def test_a_random_sequence_of_changes_gives_what_clean_builds_give(site, child, 
         assert cached["digest"] == clean["digest"], (seed, number, edit)
 
 
+@pytest.mark.long
 def test_a_child_is_built_upon_a_base_that_nobody_built_before(site, child):  # noqa: F811
     """From an empty cache: the base's stages are made on the way."""
     site.run("cache", "gc", "--all")

@@ -120,6 +120,7 @@ def test_it_is_described(site, built):
     assert all("distro=rocky-9" in item for item in purls if item.startswith("pkg:rpm/"))
 
 
+@pytest.mark.long
 def test_it_is_the_same_from_its_source_elsewhere(site, built):
     """Another user, host name, umask, locale, time zone, directory and file system, one processor,
     tools unpacked anew, no network.
