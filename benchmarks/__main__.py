@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks import (
+    boots,
     harness,
     provisiond_blobs,
     provisiond_nodes,
@@ -20,7 +21,11 @@ from benchmarks import (
 )
 from vnfsbuild.places import find_places
 
-OF_CAPSULES = {"throughput": throughput.measure, "updates": updates.measure}
+OF_CAPSULES = {
+    "throughput": throughput.measure,
+    "updates": updates.measure,
+    "boots": boots.measure,
+}
 OF_THE_SERVER = {"blobs": provisiond_blobs.measure, "nodes": provisiond_nodes.measure}
 OF_BUILDS = {"rebuild": rebuild.measure}
 PARTS = (*OF_CAPSULES, *OF_BUILDS, *OF_THE_SERVER)

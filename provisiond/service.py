@@ -90,7 +90,10 @@ class Service:
             Surroundings(
                 registry=parts.registry, catalogue=parts.catalogue, events=parts.events,
                 clock=parts.clock, timeouts=self.timeouts, plan_boot=self._plan_boot,
-                knock=self._knock, patience=Patience(),
+                knock=self._knock,
+                patience=Patience(
+                    deaf_from=self.timeouts.deaf_from, deaf_until=self.timeouts.deaf_until
+                ),
             )
         )  # fmt: skip
         """Which running nodes go over to which capsule."""

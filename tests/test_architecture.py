@@ -53,7 +53,7 @@ FLOORS = {
         MODEL: (
             "nodes/values nodes/families nodes/attributes overlays/templates overlays/files"
             " nodes/scopes"
-            " nodes/tasks nodes/model nodes/rollout configvalues config"
+            " nodes/tasks nodes/model nodes/batches nodes/rollout configvalues config"
         ),
         DECIDE: (
             "nodes/selection nodes/clashes nodes/vouching nodes/interchange nodes/differences"

@@ -88,7 +88,8 @@ def make_install_inputs(
 ) -> StageInputs:
     """Return the inputs of the stage that installs all other packages of *lock*."""
     done = {item.sha256 for item in essential}
-    users = {"users.system": _digest(recipe.users)} if lock.base else {}
+    # Upon a base there is no stage of the essential packages to name them.
+    own = {"epoch": str(lock.epoch), "users.system": _digest(recipe.users)} if lock.base else {}
     return StageInputs(
         stage=INSTALL,
         recipe=recipe.name,
@@ -99,7 +100,7 @@ def make_install_inputs(
             "packages.recommends": str(recipe.packages.recommends),
             "packages that go": " ".join(lock.removed),
             "secrets.allow": _digest(recipe.allowed_secrets),
-            **users,
+            **own,
             **_name_packages(item for item in lock.packages if item.sha256 not in done),
         },
     )
@@ -129,6 +130,7 @@ def make_local_inputs(
             "files.write": _digest(recipe.write),
             "scripts.finalize": " ".join(recipe.scripts),
             "secrets.allow": _digest(recipe.allowed_secrets),
+            "security.selinux": recipe.selinux or "",
             "services": _digest((recipe.services,)),
             **{f"the file {path}": digest for path, digest in found.items()},
         },

@@ -36,7 +36,7 @@ class LockedFile:
     digest: Digest
     """of the content; of the target, for a symbolic link"""
     kind: str = "file"
-    """``file``, ``executable`` or ``link``"""
+    """``file``, ``executable``, ``link``, or ``directory``: an empty one"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +209,7 @@ def lay_over(locks: Sequence[Lock]) -> Lock:
 
 def _validate_packages(top: Table, lock: Lock) -> None:
     known = {item.id for item in lock.repositories}
+    unsigned = {item.id for item in lock.repositories if not item.keys}
     files = {item.path: item.digest for item in lock.files}
     by_digest: dict[str, LockedPackage] = {}
     for key, packages in (("packages", lock.packages), ("tools", lock.tools)):
@@ -226,6 +227,8 @@ def _validate_packages(top: Table, lock: Lock) -> None:
                     top.fault(where, f"{item.path!r} is not among files, or with another digest")
             elif item.repository not in known:
                 top.fault(where, f"{item.repository!r} is not among repositories")
+            elif item.repository in unsigned:
+                top.fault(where, f"{item.repository!r} has no keys: nobody signed the package")
 
 
 def _render_base(lock: Lock) -> list[str]:
@@ -316,7 +319,7 @@ def _read_key(table: Table) -> LockedKey:
 def _read_file(table: Table) -> LockedFile:
     found = LockedFile(
         path=table.matching("path", re.compile(r"(?s)(?!/).+"), "a path beside the recipe"),
-        kind=table.text("kind", choices=("file", "executable", "link")),
+        kind=table.text("kind", choices=("file", "executable", "link", "directory")),
         digest=Digest(table.matching("digest", _DIGEST, "a digest")),
     )
     table.close()
@@ -333,7 +336,8 @@ def _read_repository(table: Table) -> LockedRepository:
         epoch=table.number("epoch", most=_MOST),
         trust=table.text("trust", METADATA, choices=(METADATA, PACKAGES_ONLY)),
     )
-    if not found.keys:
+    # Of one that only signs packages there may be none: see _validate_packages.
+    if not found.keys and found.trust != PACKAGES_ONLY:
         table.fault("keys", "missing: nobody signed the metadata, nor the packages")
     table.close()
     return found

@@ -394,7 +394,7 @@ def has_same_repositories(before: Lock, request: Request) -> bool:
 
 def is_same_content(made: Lock, before: Lock) -> bool:
     def shape(lock: Lock) -> object:
-        rows = [(item.id, item.suite, item.components) for item in lock.repositories]
+        rows = [(item.id, item.suite, item.components, item.trust) for item in lock.repositories]
         return lock.packages, lock.tools, sorted(rows)
 
     return shape(made) == shape(before)

@@ -162,6 +162,20 @@ def source_paths(loaded: LoadedRecipe) -> dict[str, Path]:
     return found
 
 
+def verify_unchanged(loaded: LoadedRecipe) -> None:
+    """Raise unless the files that *loaded* names, those of its bases apart, are as they were.
+
+    Raises:
+        InputError: one was changed since they were read.
+    """
+    now = set(_list_files(loaded.directory, loaded.recipe))
+    if changed := sorted({item.path for item in now ^ set(loaded.files)}):
+        raise InputError(
+            f"{loaded.directory}: changed while it was built: {', '.join(changed)}",
+            hint=f"vnfsbuild lock {loaded.directory}, and build again",
+        )
+
+
 def list_keys(document: Mapping[str, Any]) -> tuple[LockedKey, ...]:
     """Return the keys of a recipe and what they say: those of tables one by one, sorted."""
     found = {}
@@ -212,14 +226,18 @@ def _list_copied(directory: Path, copy: str) -> Iterator[LockedFile]:
     top = directory / copy
     if not top.is_dir():
         raise InputError(f"{directory / FILE}: files.copy: {top}: no such directory")
-    for path in sorted(top.rglob("*")):
+    for path in sorted([top, *top.rglob("*")]):
         name = str(path.relative_to(directory))
         if path.is_symlink():
             target = str(path.readlink()).encode()
             yield LockedFile(path=name, kind="link", digest=digest_of(target))
         elif path.is_file():
             yield _lock_file(path, name)
-        elif not path.is_dir():
+        elif path.is_dir():
+            # The others are there because something is in them.
+            if not any(path.iterdir()):
+                yield LockedFile(path=name, kind="directory", digest=digest_of(b""))
+        else:
             raise InputError(f"{path}: found a special file, expected files, directories, links")
 
 

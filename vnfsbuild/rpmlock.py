@@ -213,8 +213,11 @@ def _look_up(verified: Iterable[VerifiedRpms], wanted: Sequence[str]) -> Fragmen
         # Packages of the distribution are where its mirrors have them.
         below = "" if repository.suite == "./" else repository.suite
         for sha256, text in texts.items():
-            found[parse_fragment(text, repository=repository.id, below=below)] = text
-            left.discard(sha256)
+            item = parse_fragment(text, repository=repository.id, below=below)
+            # The digest may stand in what the metadata says of another package.
+            if item.sha256 == sha256:
+                found[item] = text
+                left.discard(sha256)
     if left:
         raise VnfsbuildError(
             f"{len(left)} packages chosen by dnf are in no index by SHA-256: {min(left)[:12]}…",

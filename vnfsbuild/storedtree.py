@@ -122,6 +122,8 @@ def _open_contents(
         if stat.S_ISREG(entry.mode) and entry.size_bytes and entry.content not in places:
             places[entry.content] = _Place(descriptor=descriptor, offset=offset)
             offset += entry.size_bytes
+    if offset != stored.files[DATA][1]:
+        raise VerificationError(f"{stored.directory}: what it is stored upon is another tree")
     return entries, places
 
 

@@ -34,7 +34,7 @@ from vnfsbuild.lock import Lock, LockedPackage, lay_over
 from vnfsbuild.mkosi_config import MkosiPlaces
 from vnfsbuild.namespace import remove
 from vnfsbuild.packages import load_stanza, package_path
-from vnfsbuild.recipefiles import LoadedRecipe
+from vnfsbuild.recipefiles import LoadedRecipe, verify_unchanged
 from vnfsbuild.scripts import run_scripts
 from vnfsbuild.secrets import verify_no_secrets
 from vnfsbuild.stagecache import StageCache
@@ -319,6 +319,7 @@ def _apply_local(line: Line, part: Part, root: Path) -> None:
                 epoch=part.lock.epoch,
                 log=log,
             )
+    verify_unchanged(part.loaded)
     with line.timings.stage("normalise"):
         normalise(root, epoch=part.lock.epoch, keep=part.allowed_secrets)
         verify_no_secrets(root, allow=part.allowed_secrets, exclude=part.exclude)
@@ -346,9 +347,10 @@ def _restore(line: Line, inputs: StageInputs) -> Tree | None:
     with line.timings.stage("restore"):
         try:
             entries = restore_tree(stored, line.cache, root)
-        except VerificationError as error:
+        except (VerificationError, FileNotFoundError) as error:  # damaged, or trimmed meanwhile
             line.cache.throw_away(stored, error)
-            remove(root)
+            if root.exists():
+                remove(root)
             return None
     line.cache.touch(stored)
     line.told[inputs.key] = "reused"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from provisiond.administration.nodes import NodeAdministration
-from provisiond.nodes.rollout import MEMBER_STATES, Rollout, batch_size, summary
+from provisiond.nodes.batches import batch_size
+from provisiond.nodes.rollout import MEMBER_STATES, Rollout, summary
 from provisiond.parts import Parts
 from provisiond.service import Service
 from vnfsbuild.errors import InputError

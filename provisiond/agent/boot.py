@@ -25,6 +25,7 @@ KEXEC_FILE_LOAD: Mapping[str, int] = {"x86_64": 320, "aarch64": 294}
 LoadKernel = Callable[[Path, Path, str], int]
 """Returns 0, or the number of the error."""
 
+KEXEC_FILE_UNLOAD = 1
 REBOOT_KEXEC = 0x45584543
 REBOOT_RESTART = 0x01234567
 """LINUX_REBOOT_CMD_KEXEC and _RESTART."""
@@ -79,6 +80,22 @@ def load_kernel(
             hint="under Secure Boot: is it signed by a key that the firmware or shim knows?",
         )
     raise VnfsbuildError(f"kexec: the kernel was not loaded: {said} ({status})")
+
+
+def unload_kernel() -> None:
+    """Let go of the kernel that :func:`load_kernel` loaded, and of its memory.
+
+    Raises:
+        VnfsbuildError: it stays loaded, and a reboot of systemd's would start it.
+    """
+    number = KEXEC_FILE_LOAD.get(platform.machine())
+    if number is None:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    none, empty = ctypes.c_int(-1), ctypes.c_ulong(0)
+    flags = ctypes.c_ulong(KEXEC_FILE_UNLOAD)
+    if libc.syscall(ctypes.c_long(number), none, none, empty, None, flags) != 0:
+        raise VnfsbuildError(f"kexec: not unloaded: {os.strerror(ctypes.get_errno())}")
 
 
 def start_kernel() -> None:

@@ -93,16 +93,17 @@ class Bootstrap:
         """
         answer: Optional[Answer] = self._talk.ask("init", detail=self._find_delay())
         while answer is not None:
-            self._obtain_drivers(answer.plan)
             answer = self._act(answer.plan)
 
     def _act(self, plan: Plan) -> Optional[Answer]:
         """Do what *plan* says; return the next answer, or None when the rest is for init."""
-        if plan.action != "boot":
-            self._rescue.stop()
-            self._talk.tell_once(f"{plan.name}: waiting: {plan.reason or 'nothing to do yet'}")
-            return self._wait()
         try:
+            self._entry.refuse_other_node(plan)
+            self._obtain_drivers(plan)
+            if plan.action != "boot":
+                self._rescue.stop()
+                self._talk.tell_once(f"{plan.name}: waiting: {plan.reason or 'nothing to do yet'}")
+                return self._wait()
             if plan.method == "rescue":
                 return self._wait(detail=self._open_rescue(plan))
             self._rescue.stop()
@@ -117,6 +118,9 @@ class Bootstrap:
             return self._talk.ask("init")
         except VnfsbuildError as error:
             return self._fail(plan, error)
+        except OSError as error:
+            # No room for a file, mostly; the server is to hear of it, too.
+            return self._fail(plan, VnfsbuildError(f"{error.filename}: {error.strerror}"))
 
     def _wait(self, *, detail: str = "") -> Answer:
         """Hold a request open until there is another plan, or the time is over."""

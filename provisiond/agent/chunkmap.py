@@ -7,7 +7,7 @@ blob, which is signed, is right.
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple, Tuple
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
 from vnfsbuild.digest import parse_json
 from vnfsbuild.errors import VerificationError
@@ -16,6 +16,8 @@ from vnfsbuild.manifest import Descriptor
 NAME_BYTES = 16
 LEAST_BYTES = 4 * 1024
 MOST_BYTES = 64 * 1024
+GROUP_BYTES = 1024 * 1024
+"""Wrong pieces that follow each other are asked for together, up to so many bytes."""
 
 
 class Piece(NamedTuple):
@@ -54,3 +56,16 @@ def parse_chunk_map(data: bytes, blob: Descriptor, *, where: str = "chunks") -> 
     if position != blob.size_bytes or any(len(piece.name) != NAME_BYTES for piece in pieces):
         raise VerificationError(f"{where}: lists {position} bytes, expected {blob.size_bytes}")
     return tuple(pieces)
+
+
+def group_pieces(pieces: Sequence[Piece]) -> Iterator[Tuple[int, int, Sequence[Piece]]]:
+    """Yield first byte, end, and *pieces* that follow each other."""
+    group: List[Piece] = []
+    for piece in pieces:
+        end = group[-1].first_byte + group[-1].size_bytes if group else 0
+        if group and (piece.first_byte != end or end - group[0].first_byte > GROUP_BYTES):
+            yield group[0].first_byte, end, group
+            group = []
+        group.append(piece)
+    if group:
+        yield group[0].first_byte, group[-1].first_byte + group[-1].size_bytes, group

@@ -118,7 +118,7 @@ class Client:
     def overlay(
         self, overlay: PlannedOverlay, *, node_id: str, boot_id: str, node_key: Optional[str]
     ) -> Iterator[bytes]:
-        """Yield the bytes of *overlay*, unverified, from the server that answered last.
+        """Yield the bytes of *overlay*, unverified, from the first server that can be reached.
 
         Raises:
             OverlayGone: another one is planned by now.
@@ -127,17 +127,22 @@ class Client:
         headers = {"X-Node-Id": node_id, "X-Boot-Id": boot_id}
         if node_key:
             headers["X-Node-Key"] = node_key
-        server = self._servers[0]
-        try:
-            with self._request(
-                server, "GET", f"/v1/overlay/{overlay.digest}", None, headers, self._timeout
-            ) as response:
-                if response.status == http.client.NOT_FOUND:
-                    raise OverlayGone(f"{server}: overlay: not the one of this node any more")
-                _refuse_errors(response)
-                yield from iter(lambda: response.read(READ_SIZE_BYTES), b"")
-        except (OSError, http.client.HTTPException) as error:
-            raise NetworkError(f"{server}: overlay: {told(error)}") from error
+        path, faults = f"/v1/overlay/{overlay.digest}", []
+        for server in list(self._servers):
+            has_begun = False
+            try:
+                with self._request(server, "GET", path, None, headers, self._timeout) as response:
+                    if response.status == http.client.NOT_FOUND:
+                        raise OverlayGone(f"{server}: overlay: not the one of this node any more")
+                    _refuse_errors(response)
+                    has_begun = True
+                    yield from iter(lambda: response.read(READ_SIZE_BYTES), b"")
+                    return
+            except (OSError, http.client.HTTPException) as error:
+                faults.append(f"{server}: overlay: {told(error)}")
+                if has_begun:
+                    break
+        raise NetworkError("; ".join(faults))
 
     def _checkin(self, server: str, checkin: Checkin, timeout: float) -> Answer:
         headers = {"Content-Type": "application/json"}

@@ -18,6 +18,7 @@ from provisiond.agent.backoff import delays
 from provisiond.agent.client import Client, NetworkError
 from provisiond.agent.fetch import Patience
 from provisiond.agent.heldtrust import HeldTrust
+from provisiond.agent.notes import write_note
 from provisiond.agent.trace import Log
 from provisiond.protocol import PROTOCOL, Answer, Checkin, PlannedCapsule, plan_digest, plan_value
 from vnfsbuild.digest import Digest, render_json, short
@@ -231,10 +232,8 @@ def load_identity(run: Path) -> Tuple[str, Optional[str]]:
 
 def save_identity(run: Path, boot_id: str, node_key: Optional[str]) -> None:
     """Keep who this boot is, for an agent that is started again."""
-    path = run / IDENTITY
     try:
-        path.touch(mode=0o600)
-        path.write_bytes(render_json({"bootId": boot_id, "nodeKey": node_key}))
+        write_note(run / IDENTITY, {"bootId": boot_id, "nodeKey": node_key})
     except OSError:
         # Then the next agent is a boot of its own.
         return

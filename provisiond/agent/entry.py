@@ -102,8 +102,6 @@ class Entry:
         planned = plan.capsule
         if planned is None:
             raise VnfsbuildError(f"the plan says {plan.method} and names no capsule")
-        if plan.node_id not in self._means.machine.hwaddrs:
-            raise VerificationError(f"the plan is for node {plan.node_id}, this node is another")
         self._means.talk.require_trust()
         overlay = self.fetch_overlay(plan)
         self._means.log.tell(f"{plan.name}: fetching {told_name(planned)}")
@@ -119,6 +117,15 @@ class Entry:
                 self._pivot(this)
             else:
                 self._kexec(this)
+
+    def refuse_other_node(self, plan: Plan) -> None:
+        """Return when *plan* is for this node.
+
+        Raises:
+            VerificationError: it is not.
+        """
+        if plan.node_id not in self._means.machine.hwaddrs:
+            raise VerificationError(f"the plan is for node {plan.node_id}, this node is another")
 
     def _choose_method(self, this: Boot) -> str:
         """Return kexec or pivot: what the plan says or leaves to us, and what memory allows."""

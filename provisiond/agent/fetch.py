@@ -25,7 +25,7 @@ from typing import (
 )
 
 from provisiond.agent.backoff import delays
-from provisiond.agent.chunkmap import Piece, name_piece, parse_chunk_map
+from provisiond.agent.chunkmap import Piece, group_pieces, name_piece, parse_chunk_map
 from provisiond.agent.client import NetworkError, told
 from provisiond.agent.console import Tell
 from provisiond.agent.distrust import Distrust
@@ -40,9 +40,6 @@ Source = Union[HttpSource, NfsSource]
 
 MOVED_BYTES = 64 * 1024
 """An answer that brought so much was worth it: the count of tries starts anew."""
-
-GROUP_BYTES = 1024 * 1024
-"""Wrong pieces that follow each other are asked for together, up to so many bytes."""
 
 LATER_THAN_ASKED = 0.25
 """By up to this part, so that those who were sent away together do not come back together."""
@@ -139,27 +136,43 @@ class Fetcher:
         asked: Set[str] = set()
         while True:
             left = [item for item in self._usable() if item.base not in asked]
-            if wrong and not left:
-                raise wrong
-            data, origins = bytearray(), set()
+            if wrong:
+                # From one server alone: so it is known whose bytes are wrong.
+                left = left[:1]
+                if not left:
+                    raise wrong
             try:
-                with closing(self._stream(left, digest, where=where)) as stream:
-                    for source, chunk in stream:
-                        origins.add(source.base)
-                        data += chunk
-                        if len(data) > limit_bytes:
-                            break
-            except NetworkError as error:
-                raise wrong or error from None
-            found = digest_of(bytes(data))
+                data, origins = self._read_small(left, digest, limit_bytes, where)
+            except NetworkError:
+                if not wrong:
+                    raise
+                asked |= {item.base for item in left}
+                continue
+            found = digest_of(data)
             if found == digest:
-                return bytes(data)
+                return data
             too_long = len(data) > limit_bytes
             what = f"more than {limit_bytes} bytes" if too_long else f"digest {found}"
             wrong = VerificationError(f"{where}: found {what}, expected {digest}")
             self._tell(f"{wrong} (from {', '.join(sorted(origins))})")
-            self._blame(origins if len(origins) == 1 else set(), where)
-            asked |= origins or {item.base for item in left}
+            if len(origins) == 1 and not too_long:
+                # What is longer than we take may be right.
+                self._blame(origins, where)
+            if len(left) == 1 or len(origins) == 1:
+                asked |= origins or {left[0].base}
+
+    def _read_small(
+        self, sources: Sequence[Source], digest: Digest, limit_bytes: int, where: str
+    ) -> Tuple[bytes, Set[str]]:
+        """Return a blob, not verified, and who brought it; of a longer one a little too much."""
+        data, origins = bytearray(), set()
+        with closing(self._stream(sources, digest, where=where)) as stream:
+            for source, chunk in stream:
+                origins.add(source.base)
+                data += chunk
+                if len(data) > limit_bytes:
+                    break
+        return bytes(data), origins
 
     def read_range(self, digest: Digest, first_byte: int, size_bytes: int, *, where: str) -> bytes:
         """Return so many bytes of the blob *digest*, from whoever has it, **not verified**.
@@ -262,7 +275,7 @@ class Fetcher:
         size_bytes = sum(piece.size_bytes for piece in wrong)
         if not wrong or 2 * size_bytes > blob.size_bytes:
             return False
-        for first, end, pieces in _groups(wrong):
+        for first, end, pieces in group_pieces(wrong):
             origins = landing.origins(first, end - first)
             others = [item for item in self._usable() if item.base not in origins]
             if not self._mend_stretch(landing, blob, pieces, others, where):
@@ -376,16 +389,3 @@ class Fetcher:
         for base in sorted(bases):
             if self._distrust.note(base, where) and len(self._sources) > 1:
                 self._tell(f"{base}: gave wrong bytes: not asked again in this boot")
-
-
-def _groups(pieces: Sequence[Piece]) -> Iterator[Tuple[int, int, Sequence[Piece]]]:
-    """Yield first byte, end, and *pieces* that follow each other."""
-    group: List[Piece] = []
-    for piece in pieces:
-        end = group[-1].first_byte + group[-1].size_bytes if group else 0
-        if group and (piece.first_byte != end or end - group[0].first_byte > GROUP_BYTES):
-            yield group[0].first_byte, end, group
-            group = []
-        group.append(piece)
-    if group:
-        yield group[0].first_byte, group[-1].first_byte + group[-1].size_bytes, group

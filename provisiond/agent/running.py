@@ -186,6 +186,12 @@ class Running:
         except NetworkError as error:
             self._tell(f"no server answers: {error}")
             return False
+        named = answer.plan.node_id
+        if named not in (self._node.node_id, *self._node.hwaddrs):
+            self._tell(
+                f"the plan is for node {clean(named)}, this node is another: nothing is done"
+            )
+            return True
         self._take(answer)
         tasks.note_told(self._run, task)
         return True

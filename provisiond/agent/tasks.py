@@ -103,6 +103,7 @@ def do_task(run: Path, task: PlannedTask, *, phases: Path = PHASES) -> None:
     else:
         state, detail = leave(task.kind)
     save_record(run, _make(task.task_id, task.kind, state, detail, uptime()))
+    ask_checkin()
 
 
 def run_phase(task: PlannedTask, phases: Path) -> "tuple[str, str]":

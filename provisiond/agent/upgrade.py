@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
 from provisiond.agent import boot, drain, machine, memory
-from provisiond.agent.client import Client
+from provisiond.agent.client import Client, NetworkError
 from provisiond.agent.console import Tell, describe
 from provisiond.agent.curve import verify_in_python
 from provisiond.agent.fetch import Fetcher, Patience
@@ -53,6 +53,8 @@ from vnfsbuild.verify import VerifiedCapsule
 
 DIRECTORY = "next"
 DRAINED = "drained"
+LOADED = "loaded"
+"""There once a kernel may be loaded: it is unloaded when the node stays."""
 NICE = 15
 LEAVE_SECONDS = 900.0
 """Services have so long to stop."""
@@ -88,6 +90,7 @@ class Ground:
     read_memory: Callable[[], Dict[str, int]] = machine.read_memory
     load_kernel: Callable[[Path, Path, str], None] = boot.load_kernel
     start_kernel: Callable[[], None] = start_kernel
+    unload_kernel: Callable[[], None] = boot.unload_kernel
     drain_scripts: Path = drain.DIRECTORY
     ask_checkin: Callable[[], None] = ask_checkin
     patience: Patience = field(default_factory=Patience)
@@ -131,6 +134,8 @@ class Upgrade:
             and (report.capsule, report.attempt) != (planned.capsule.digest, planned.attempt)
         ):
             self._stay(report)
+            if report is not None:
+                self._ground.ask_checkin()
             report = None
         if planned is None or (report is not None and report.state == "failed"):
             return
@@ -138,6 +143,7 @@ class Upgrade:
             self._advance(plan, planned, report)
         except Withdrawn:
             self._tell(f"{told_name(planned.capsule)}: withdrawn by the server")
+            self._ground.ask_checkin()
         except (VnfsbuildError, OSError) as error:
             hint = error.hint if isinstance(error, VnfsbuildError) else None
             word = "refused: " if isinstance(error, VerificationError) else ""
@@ -243,19 +249,21 @@ class Upgrade:
         if papers is None:
             raise VnfsbuildError(f"{directory / PAPERS}: is gone")
         capsule = self._judge(planned, papers)
-        overlay = self._fetch_overlay(planned)
+        try:
+            overlay = self._fetch_overlay(planned)
+        except NetworkError as error:
+            # Nothing has begun. After the next check-in it is known which overlay it is by then.
+            self._say(planned, "draining", str(error))
+            return
+        node = replace(
+            self._node,
+            capsule=planned.capsule.digest,
+            checkin_seconds=plan.checkin_seconds,
+            name=plan.name,
+            overlay=planned.overlay.digest if planned.overlay else None,
+        )
         append_own_files(
-            directory / "initrd",
-            replace(
-                self._node,
-                capsule=planned.capsule.digest,
-                checkin_seconds=plan.checkin_seconds,
-                name=plan.name,
-                overlay=planned.overlay.digest if planned.overlay else None,
-            ),
-            papers=papers,
-            site=self._run / "site",
-            overlay=overlay,
+            directory / "initrd", node, papers=papers, site=self._run / "site", overlay=overlay
         )
         load = load_of(capsule, overlay)
         figures = memory.read_figures(self._ground.read_memory())
@@ -266,6 +274,7 @@ class Upgrade:
         words = memory.add_arguments(load, figures, planned.kernel_arguments)
         line = boot.make_command_line(capsule.config.kernel.arguments, words)
         self._tell(f"{name}: loading the kernel: {line}")
+        (directory / LOADED).touch()
         self._ground.load_kernel(directory / "kernel", directory / "initrd", line)
         self._say(planned, "leaving", quiet=True)
         leaving = self._run / LEAVING
@@ -346,6 +355,12 @@ class Upgrade:
             fault = drain.resume(self._ground.drain_scripts, capsule=name)
             if fault:
                 self._tell(fault)
+        if (self._directory / LOADED).exists():
+            # Else "systemctl reboot" would start it: systemd takes what is loaded.
+            try:
+                self._ground.unload_kernel()
+            except VnfsbuildError as error:
+                self._tell(str(error))
         self._clear()
         (self._run / LEAVING).unlink(missing_ok=True)
         remove_note(self._run)

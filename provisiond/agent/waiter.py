@@ -55,6 +55,7 @@ class Waiter:
         self._stop = False
         self._asked = False
         self._worker = 0
+        self._missed = False
         self._word = ""
         self._old_word = ""
         self._every_seconds = FIRST_EVERY_SECONDS
@@ -72,12 +73,17 @@ class Waiter:
         """Check in until told to stop, then say goodbye."""
         failures, knocked = 0, False
         while not self._stop:
+            busy = self._worker
             told = self._checkin(knocked=knocked)
             failures = 0 if told else failures + 1
             if told:
                 self._every_seconds, has_work = told
                 if has_work and not self._worker and not self._stop:
-                    self._worker = self._start(WORK)
+                    self._worker, self._missed = self._start(WORK), False
+                elif busy:
+                    # What it heard may be work that could not be begun beside the other.
+                    self._missed = True
+                    self._asked = self._asked or not self._worker
             spread = SPREAD_SECONDS * int.from_bytes(os.urandom(2), "big") / 65536
             pause = next_checkin(time.time(), every_seconds=self._every_seconds, spread=spread)
             if failures:
@@ -142,9 +148,14 @@ class Waiter:
 
     def _hear_signals(self) -> None:
         os.read(self._signals, 512)
-        if self._worker and os.waitpid(self._worker, os.WNOHANG)[0]:
+        if not self._worker:
+            return
+        found, status = os.waitpid(self._worker, os.WNOHANG)
+        if found:
             self._worker = 0
-            self._asked = True
+            # One that has news asks by itself. One that only waits for the server, or for jobs to
+            # end, would otherwise be started again at once, for as long as it waits.
+            self._asked = self._asked or self._missed or os.WIFSIGNALED(status)
 
     def _take_signal(self, number: int, _frame: object) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):

@@ -20,6 +20,7 @@ from vnfsbuild.listing import render_document, render_table
 NO = 4
 """The exit status when all went well, and the answer is no."""
 EVENT_WAIT_SECONDS = 5
+MOST_SHOWN = 2**53
 LEAST_PAUSE_SECONDS = 0.5
 """Between two looks: a thousand nodes that boot are a thousand events a minute."""
 FIGURES = ("Uptime", "Load", "Memory Used", "Kernel", "Capsule", "Failed Units")
@@ -138,18 +139,25 @@ def _show_summary(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 def _figures_row(item: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a node reported of itself; a figure that it did not is a dash."""
     report = item["report"]
-    uptime, total = report.get("uptimeCentiseconds"), report.get("memoryTotalKib")
-    used = report.get("memoryUsedKib", 0)
+    uptime = _number(report.get("uptimeCentiseconds"))
+    total = _number(report.get("memoryTotalKib"))
+    used = _number(report.get("memoryUsedKib")) or 0
+    units = report.get("failedUnits")
     return (
         item["name"],
         item["state"] or "new",
         "-" if uptime is None else render_since(uptime / 100),
-        report.get("load") or "-",
+        str(report.get("load") or "-"),
         f"{used / 1048576:.1f} of {total / 1048576:.1f} GiB" if total else "-",
-        report.get("kernel") or "-",
+        str(report.get("kernel") or "-"),
         short(item["capsule"]) if item["capsule"] else "-",
-        " ".join(report.get("failedUnits") or ()) or "-",
+        " ".join(units) if isinstance(units, list) and units else "-",
     )
+
+
+def _number(value: Any) -> int | None:
+    """Return *value* if it is a number that can be shown: a node says what it likes."""
+    return value if type(value) is int and 0 <= value < MOST_SHOWN else None
 
 
 def _status_row(item: Mapping[str, Any], *, now: float) -> tuple[str, ...]:

@@ -88,7 +88,9 @@ def lab() -> None:
 @click.option("--wired", default=1, show_default=True, help="Which of the cards has a cable.")
 @click.option("--cpus", default=2, show_default=True, help="Processors of each node.")
 @click.option("--check", metavar="COMMAND", help="Each node runs it before it is ready.")
-@click.option("--method", type=click.Choice(("kexec", "pivot")), default="kexec", show_default=True)
+@click.option(
+    "--method", type=click.Choice(("kexec", "pivot", "auto")), default="kexec", show_default=True
+)
 @click.option("--registration", type=click.Choice(("open", "ask")), default="open")
 @click.option("--accel", type=click.Choice(ACCELERATORS), default="tcg", show_default=True)
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds until all are ready.")

@@ -81,8 +81,7 @@ class _Watched:
         return replace(outcome, reason=broken) if broken else outcome
 
     def _assign(self, name: str) -> None:
-        if self._wish.method != "kexec":
-            self._laboratory.set("method", self._wish.method, name)
+        self._laboratory.set("method", self._wish.method, name)
         self._laboratory.set("vnfs", self._wish.capsule, name)
 
     def _broken(self) -> str | None:

@@ -54,6 +54,7 @@ class Registry:
             self._index(node)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nodedb")
         self._unwritten: dict[str, Session] = {}
+        self._saving: set[str] = set()
         self._batch: dict[str, Session] = {}
         self._batch_done: asyncio.Future[None] | None = None
         self._batch_tasks: set[asyncio.Task[None]] = set()
@@ -188,7 +189,11 @@ class Registry:
             task = asyncio.create_task(self._write_batch())
             self._batch_tasks.add(task)
             task.add_done_callback(self._batch_tasks.discard)
-        await asyncio.shield(self._batch_done)
+        self._saving.add(node_id)
+        try:
+            await asyncio.shield(self._batch_done)
+        finally:
+            self._saving.discard(node_id)
         if node_id in self._nodes:
             self._sessions[node_id] = session
             self._unwritten.pop(node_id, None)
@@ -205,12 +210,19 @@ class Registry:
         Raises:
             DatabaseError: it stays unwritten, until the next time.
         """
-        unwritten, self._unwritten = self._unwritten, {}
-        known = {node_id: item for node_id, item in unwritten.items() if node_id in self._nodes}
+        # Not those that a newer one is on its way of: the older would be written after it.
+        known = {
+            node_id: item
+            for node_id, item in self._unwritten.items()
+            if node_id in self._nodes and node_id not in self._saving
+        }
+        self._unwritten = {key: self._unwritten[key] for key in self._saving & {*self._unwritten}}
         try:
             await self._write(lambda: self._database.save_sessions(known))
         except VnfsbuildError:
-            self._unwritten = {**known, **self._unwritten}
+            # Nor those that were saved meanwhile.
+            left = {key: item for key, item in known.items() if self._sessions.get(key) is item}
+            self._unwritten = {**left, **self._unwritten}
             raise
 
     def keep_events(self, log: EventLog) -> None:
@@ -283,6 +295,10 @@ class Registry:
                 done.set_result(None)
             except VnfsbuildError as error:
                 done.set_exception(error)
+            except BaseException as error:
+                # A bug of ours: who waits for this holds the lock of a node.
+                done.set_exception(error)
+                raise
 
     async def _write_sessions(self, sessions: Mapping[str, Session]) -> None:
         """Write *sessions*, and in the same transaction the events that tell of them."""

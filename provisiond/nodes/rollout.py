@@ -7,12 +7,11 @@ ready with the capsule; with the first node that fails the rollout stops.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from provisiond.nodes.batches import batch_size
 from provisiond.protocol import NextReport
-from vnfsbuild.errors import InputError
 
 RUNNING, STOPPED, DONE = "running", "stopped", "done"
 """States of a rollout."""
@@ -29,9 +28,6 @@ HAS_IT = ("fetched", "draining", "leaving")
 STARTING = ("init", "fetching", "booting")
 SHOWN_NAMES = 3
 
-_PERCENT = re.compile(r"([0-9]{1,3})%\Z")
-_COUNT = re.compile(r"[0-9]{1,7}\Z")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patience:
@@ -41,6 +37,14 @@ class Patience:
     leave_seconds: float = 900.0
     """With ``now``, from when it may leave until it has."""
     boot_seconds: float = 1800.0
+    deaf_from: float = 0.0
+    deaf_until: float = 0.0
+    """When the server did not listen: nobody could tell it anything."""
+
+    def waited(self, since: float, *, now: float) -> float:
+        """Return how many seconds were heard of since *since*."""
+        deaf = self.deaf_until - self.deaf_from if since <= self.deaf_from else 0.0
+        return now - since - deaf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +59,8 @@ class Seen:
     boot_id: str | None = None
     silent: bool = False
     """Whether it is taken for dead."""
+    heard: float = 0.0
+    """When it last said something."""
     unhealthy: str = ""
     """What its checks found."""
     next: NextReport | None = None
@@ -80,7 +86,8 @@ class Member:
     reason: str = ""
     boot_id: str | None = None
     """The boot that it was in when its batch began, or since it went through its firmware."""
-    by_firmware: bool = False
+    was_starting: bool = False
+    """Whether it was on its way to what it was assigned before, when its batch began."""
     was_unhealthy: bool = False
     was_assigned: bool = False
     """Whether its own assignment was changed; to go back to *before*."""
@@ -140,58 +147,20 @@ class Step:
     """(kind, text) of events."""
 
 
-def parse_batch(text: str) -> str:
-    """Return *text* as the size of batches: ``10%`` of the nodes, or ``5`` of them.
-
-    Raises:
-        InputError: it is none.
-    """
-    percent, count = _PERCENT.match(text), _COUNT.match(text)
-    good = 1 <= int(percent[1]) <= 100 if percent else bool(count) and int(text) >= 1
-    if not good:
-        raise InputError(
-            f"batch: found {text!r:.40}, expected a share as 10%, or a number of nodes"
-        )
-    return text
-
-
-def batch_size(text: str, total: int) -> int:
-    """Return how many of *total* nodes are in a batch: at most the share, and at least one."""
-    percent = _PERCENT.match(text)
-    return max(1, total * int(percent[1]) // 100) if percent else int(text)
-
-
 def advance(rollout: Rollout, seen: Mapping[str, Seen], *, now: float, patience: Patience) -> Step:
     """Return *rollout* as what is *seen* of its nodes makes it; one that is not there is gone."""
-    members = dict(rollout.members)
-    failed = []
-    for node_id, member in rollout.members.items():
-        if member.state not in (WAITING, *UNDER_WAY):
-            continue
-        if node_id not in seen:
-            gone = replace(member, state=GONE, since=now, reason="the node was deleted")
-            members[node_id] = gone
-            continue
-        if member.state == WAITING:
-            continue
-        found = _look(rollout, member, seen[node_id], now=now, patience=patience)
-        members[node_id] = found
-        if found.state == FAILED:
-            failed.append(node_id)
-    looked = replace(rollout, members=members)
-    assign = {
-        node_id: _put_back(looked, members[node_id], seen[node_id], after_failure=True)
-        for node_id in failed
-    }
-    told: tuple[tuple[str, str], ...] = ()
+    looked, assign, failed = _look_at_all(rollout, seen, now=now, patience=patience)
+    for node_id in failed:
+        found = looked.members[node_id]
+        assign[node_id] = _put_back(looked, found, seen[node_id], after_failure=True)
     if failed and rollout.state == RUNNING:
         stopped = stop(looked, seen, reason=_failure(looked, failed, seen), now=now)
         return replace(stopped, assign=_changes({**stopped.assign, **assign}, seen))
     if rollout.state != RUNNING:
-        if failed:
-            told = (("rollout.stopped", f"{_shown(looked)}: {_failure(looked, failed, seen)}"),)
-        return Step(rollout=looked, assign=assign, told=told)
-    if any(member.state in UNDER_WAY for member in members.values()):
+        why = f"{_shown(looked)}: {_failure(looked, failed, seen)}" if failed else ""
+        told = (("rollout.stopped", why),) if failed else ()
+        return Step(rollout=looked, assign=_changes(assign, seen), told=told)
+    if looked.count(*UNDER_WAY):
         return Step(rollout=_let_go(looked, seen, now=now), assign=assign)
     begun = _begin_batch(looked, seen, now=now)
     return replace(begun, assign={**assign, **begun.assign})
@@ -229,6 +198,28 @@ def may_go(rollout: Rollout, node_id: str) -> bool | None:
     return rollout.go_since is not None
 
 
+def _look_at_all(
+    rollout: Rollout, seen: Mapping[str, Seen], *, now: float, patience: Patience
+) -> tuple[Rollout, dict[str, str | None], list[str]]:
+    """Return *rollout* as it is *seen*, what who waits again is assigned, and who failed."""
+    members = dict(rollout.members)
+    assign: dict[str, str | None] = {}
+    failed = []
+    for node_id, member in rollout.members.items():
+        if member.state not in (WAITING, *UNDER_WAY):
+            continue
+        if node_id not in seen:
+            members[node_id] = replace(member, state=GONE, since=now, reason="the node was deleted")
+        if member.state == WAITING or node_id not in seen:
+            continue
+        members[node_id] = found = _look(rollout, member, seen[node_id], now=now, patience=patience)
+        if found.state == FAILED:
+            failed.append(node_id)
+        elif found.state == WAITING:
+            assign[node_id] = _put_back(rollout, member, seen[node_id], after_failure=False)
+    return replace(rollout, members=members), assign, failed
+
+
 def _look(
     rollout: Rollout, member: Member, seen: Seen, *, now: float, patience: Patience
 ) -> Member:
@@ -237,13 +228,18 @@ def _look(
         if seen.unhealthy and not member.was_unhealthy:
             return replace(member, state=FAILED, since=now, reason=f"unhealthy: {seen.unhealthy}")
         return replace(member, state=READY, since=now, reason="")
+    if member.was_starting and seen.state == "ready" and seen.boot_id == member.boot_id:
+        # It had asked before it was assigned the capsule: so it goes over as the others do.
+        if rollout.state != RUNNING:
+            return Member(since=now)
+        return replace(member, state=ACTIVE, since=now, ran=seen.runs, was_starting=False)
     judge = _judge_active if member.state == ACTIVE else _judge_booting
     failure = judge(rollout, member, seen, now=now, patience=patience)
     if failure:
         return replace(member, state=FAILED, since=now, reason=failure)
     if member.state == ACTIVE and seen.boot_id != member.boot_id:
         # It was started anew, by whomever: what it is assigned, it boots.
-        return replace(member, state=BOOTING, since=now, boot_id=seen.boot_id, by_firmware=True)
+        return replace(member, state=BOOTING, since=now, boot_id=seen.boot_id)
     if member.state == ACTIVE and seen.state == "booting":
         return replace(member, state=BOOTING, since=now)
     return member
@@ -262,13 +258,17 @@ def _judge_active(
         return seen.refusal
     if seen.state == "failed" and seen.boot_id == member.boot_id:
         return seen.detail
+    if seen.state == "halted" and patience.waited(seen.heard, now=now) > patience.boot_seconds:
+        return "was shut down"
     has_it = report is not None and report.state in HAS_IT
-    if not has_it and rollout.go_since is None and now - member.since > patience.fetch_seconds:
+    fetches = rollout.go_since is None or member.since > rollout.go_since
+    if not has_it and fetches and patience.waited(member.since, now=now) > patience.fetch_seconds:
         said = report.detail or report.state if report else "no word of it; an older agent?"
         return f"has not got the capsule after {patience.fetch_seconds:.0f} s: {said}"
-    late = rollout.go_since is not None and now - rollout.go_since > patience.leave_seconds
-    if rollout.when == "now" and late:
-        return f"has not left what it runs after {patience.leave_seconds:.0f} s"
+    if rollout.when == "now" and rollout.go_since is not None and (has_it or not fetches):
+        since = max(rollout.go_since, member.since)
+        if patience.waited(since, now=now) > patience.leave_seconds:
+            return f"has not left what it runs after {patience.leave_seconds:.0f} s"
     return ""
 
 
@@ -286,7 +286,7 @@ def _judge_booting(
         return "was shut down"
     if seen.boot_id != member.boot_id:
         return "did not come up with the capsule, and came back through its firmware"
-    if now - member.since > patience.boot_seconds:
+    if patience.waited(member.since, now=now) > patience.boot_seconds:
         said = f"{seen.state} {seen.detail}".strip()
         return f"is not ready after {patience.boot_seconds:.0f} s: {said}"
     return ""
@@ -354,7 +354,7 @@ def _begin(rollout: Rollout, seen: Seen, *, number: int, now: float) -> Member:
         what = "is silent" if seen.silent else seen.state or "never checked in"
         return replace(member, state=LATER, reason=f"{what}: boots it when it starts")
     if seen.state in STARTING:
-        return replace(member, state=BOOTING, by_firmware=True)
+        return replace(member, state=BOOTING, was_starting=True)
     return member
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from provisiond.catalogue import Catalogue
 from provisiond.events.events import EventLog
+from provisiond.nodes.batches import parse_batch
 from provisiond.nodes.choose import choose_capsule
 from provisiond.nodes.database import RolloutChange
 from provisiond.nodes.model import Node, Session
@@ -22,6 +23,7 @@ from provisiond.nodes.rollout import (
     DONE,
     FAILED,
     RUNNING,
+    STOPPED,
     UNDER_WAY,
     WAITING,
     Member,
@@ -31,7 +33,6 @@ from provisiond.nodes.rollout import (
     Step,
     advance,
     may_go,
-    parse_batch,
     resume,
     stop,
     summary,
@@ -167,13 +168,15 @@ class Rollouts:
             InputError: there is none that is stopped, or nothing is left to do.
         """
         async with self._registry.administration:
-            rollout = self._one(number, "stopped")
+            rollout = self._one(number, STOPPED)
             turns = (WAITING, FAILED) if retry else (WAITING,)
             ids = [key for key, member in rollout.members.items() if member.state in turns]
             if not ids:
                 raise InputError(
                     f"rollout {rollout.id}: {summary(rollout)}: no node is left to have its turn",
-                    hint=f"provisionctl rollout resume --retry {rollout.id}",
+                    hint=f"provisionctl rollout resume --retry {rollout.id}"
+                    if rollout.count(FAILED)
+                    else None,
                 )
             self._verify_free(ids)
             now = self._around.clock()
@@ -229,7 +232,10 @@ class Rollouts:
         self._around.knock(concerned)
 
     def _find_forgotten(self, rollout: Rollout) -> tuple[int, ...]:
-        ended = [item.id for item in self.rollouts.values() if item.state == DONE]
+        known = self.rollouts.values()
+        ended = [item.id for item in known if item.state == DONE]
+        # Those that nobody ever resumed, too: each may name all nodes.
+        ended += [item.id for item in known if item.state == STOPPED and not item.count(*UNDER_WAY)]
         others = [number for number in ended if number != rollout.id]
         return tuple(others[: max(0, len(self.rollouts) - KEPT)])
 
@@ -255,9 +261,10 @@ class Rollouts:
         wanted = set(ids)
         for rollout in self.rollouts.values():
             if rollout.state == RUNNING and wanted & set(rollout.members):
-                name = self._registry.nodes[sorted(wanted & set(rollout.members))[0]].name
+                node_id = min(wanted & set(rollout.members))
+                node = self._registry.nodes.get(node_id)
                 raise InputError(
-                    f"{name} is in rollout {rollout.id}, which runs",
+                    f"{node.name if node else node_id} is in rollout {rollout.id}, which runs",
                     hint=f"provisionctl rollout stop {rollout.id}",
                 )
 
@@ -303,6 +310,7 @@ class Rollouts:
             capsule=session.capsule if session else None,
             boot_id=session.boot_id if session else None,
             silent=silent,
+            heard=session.last_contact if session else 0.0,
             unhealthy=str(session.report.get("unhealthy", "")) if session else "",
             next=session.next if session else None,
             own=node.attributes.get("vnfs"),

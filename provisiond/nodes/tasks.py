@@ -17,6 +17,7 @@ WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 TAKE_UP_SECONDS = 600
 """A task that no check-in took up by then is withdrawn: nobody expects a reboot an hour later."""
 WITHDRAWN = f"withdrawn: the node did not take it up within {TAKE_UP_SECONDS} s"
+LEFT = "the node went over to another capsule before it told the end"
 BOOTED = {
     "poweroff": (DONE, "the node was started again"),
     "reboot": (DONE, "the node began another boot"),
@@ -69,11 +70,13 @@ def advance_task(task: Task | None, checkin: Checkin, *, now: float) -> Task | N
     told = checkin.task
     if task is None:
         return None
-    if told is not None and told.task_id == task.task_id:
-        # Also after it was withdrawn: the answer that it was taken up by may have come late.
-        if task.is_open or task.detail == WITHDRAWN:
-            return _with(task, told.state, told.detail, now)
-        return task
+    # Also after it was withdrawn: the answer that it was taken up by may have come late.
+    listens = task.is_open or task.detail in (WITHDRAWN, LEFT)
+    if told is not None and told.task_id == task.task_id and listens:
+        task = _with(task, told.state, told.detail, now)
+    if task.is_open and checkin.state == "booting":
+        # It is the same boot, but nothing there knows what was begun: it would be done again.
+        return _with(task, FAILED, LEFT, now)
     if task.is_open and checkin.state == "halted" and task.kind != "run":
         return _with(task, DONE, checkin.detail, now)
     return task

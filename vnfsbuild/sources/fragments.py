@@ -8,6 +8,7 @@ more.
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,6 +26,7 @@ _HEADS = {
 }
 _ENDS = {PRIMARY: "</metadata>", FILELISTS: "</filelists>"}
 _CLOSE = b"</package>"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 SEPARATOR = "\n<!-- files -->\n"
 """Between the two elements of a package."""
 
@@ -103,7 +105,7 @@ def parse_fragment(fragment: str, *, repository: str, below: str = "") -> Locked
     path = below + child("location").get("href", "")
     name = (child("name").text or "").strip()
     sha256 = (checksum.text or "").strip()
-    if checksum.get("type") != "sha256" or len(sha256) != 64:
+    if checksum.get("type") != "sha256" or not _SHA256.fullmatch(sha256):
         raise VnfsbuildError(f"{repository}: names {name} by no SHA-256, which we ask for")
     size_text = size.get("package", "")
     if not size_text.isdecimal():

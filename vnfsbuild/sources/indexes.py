@@ -9,6 +9,7 @@ import logging
 import lzma
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 MAX_INDEX_BYTES = 2 * 1024 * 1024 * 1024
 KEPT_SECONDS = 14 * 24 * 3600
 """Indexes that nobody used for so long are deleted."""
+
+_BROKEN = (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error, pyzstd.ZstdError)
+"""What is raised when something cannot be unpacked."""
 
 
 def open_kept(cache: Path) -> Path:
@@ -68,7 +72,7 @@ def bring_index(
         return path
     unpacked = _unpack(path, packed, plain, kept=kept, where=where)
     if plain:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return unpacked
 
 
@@ -84,9 +88,11 @@ def prune_kept(kept: Path) -> None:
 def _unpack(
     path: Path, packed: IndexFile, plain: IndexFile | None, *, kept: Path, where: str
 ) -> Path:
-    limit_bytes = plain.size_bytes if plain else MAX_INDEX_BYTES
+    # What the metadata says is a limit only where somebody signed it.
+    limit_bytes = min(plain.size_bytes, MAX_INDEX_BYTES) if plain else MAX_INDEX_BYTES
     hasher, seen_bytes = hashlib.sha256(), 0
-    target = kept / f"{packed.sha256}.unpacked"
+    # Another lock may be made at the same time, of the same index.
+    target = kept / f"{packed.sha256}.{os.getpid()}.unpacked"
     with _written(target), _open_packed(path, packed.path) as source, open_atomic(target) as sink:
         try:
             for piece in iter(lambda: source.read(1024 * 1024), b""):
@@ -95,7 +101,7 @@ def _unpack(
                     raise VerificationError(f"{where}: unpacks to more than {limit_bytes} bytes")
                 hasher.update(piece)
                 sink.write(piece)
-        except (lzma.LZMAError, EOFError, gzip.BadGzipFile, pyzstd.ZstdError) as error:
+        except _BROKEN as error:
             raise VnfsbuildError(f"{where}: cannot be unpacked: {error}") from error
         found = hasher.hexdigest()
         if plain and found != plain.sha256:

@@ -15,6 +15,8 @@ PRIMARY, FILELISTS, MODULES = "primary", "filelists", "modules"
 
 _SPACE = "{http://linux.duke.edu/metadata/repo}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NUMBER = re.compile(r"[0-9]{1,11}")
+"""A time or a size: no date that Python cannot write, no size that no disk has."""
 _HREF = re.compile(r"(?!/)(?!(.*/)?\.\.(/|\Z))[^\s?#]+")
 
 
@@ -44,6 +46,9 @@ def parse_repomd(data: bytes, *, where: str) -> Repomd:
     Raises:
         VnfsbuildError: it is none, or lacks a part, or names one without SHA-256.
     """
+    if b"\0" in data:
+        # UTF-16 would hide from the next question what the parser then finds.
+        raise VnfsbuildError(f"{where}: repomd.xml is not UTF-8, in which it has to be")
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise VnfsbuildError(f"{where}: repomd.xml defines entities, which we do not follow")
     try:
@@ -113,6 +118,6 @@ def _number(item: ElementTree.Element, name: str, where: str, kind: str) -> int:
     text = (item.findtext(f"{_SPACE}{name}") or "").strip()
     # createrepo writes times with a fraction in some versions.
     whole = text.partition(".")[0]
-    if not whole.isdigit():
+    if not _NUMBER.fullmatch(whole):
         raise VnfsbuildError(f"{where}: {kind} has {name} {text!r}, expected a number")
     return int(whole)

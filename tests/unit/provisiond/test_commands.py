@@ -15,7 +15,7 @@ import pytest
 from provisiond import cli
 from provisiond.cli import control, daemon
 from provisiond.client import Client
-from provisiond.commands.nodestatus import render_since
+from provisiond.commands.nodestatus import _figures_row, render_since
 from provisiond.config import parse_config
 from vnfsbuild.errors import InputError, VerificationError, VnfsbuildError
 
@@ -193,3 +193,12 @@ def test_the_socket_is_the_configured_one_unless_said(tmp_path, given, capsys):
     assert cli.run(control, ["--config", config, "--socket", "/none", "node", "list"]) == 1
     assert "/none: provisiond does not answer" in capsys.readouterr().err
     assert not os.path.exists(sock)
+
+
+def test_figures_that_make_no_sense_are_dashes():
+    report = {
+        "uptimeCentiseconds": "long", "memoryTotalKib": 10**400, "memoryUsedKib": ["x"],
+        "load": 3, "kernel": ["a"], "failedUnits": 7,
+    }  # fmt: skip
+    row = _figures_row({"name": "n1", "state": "ready", "capsule": None, "report": report})
+    assert row == ("n1", "ready", "-", "3", "-", "['a']", "-", "-")

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from dataclasses import replace
 
 import pytest
@@ -138,6 +139,105 @@ def test_what_was_touched_is_written_by_flush(path):
         assert NodeDatabase(path).load().sessions[NODE.node_id].last_contact == 99.0
 
     in_registry(path, story)
+
+
+class SlowDatabase(NodeDatabase):
+    """A disk that takes its time over the first sessions that it is given."""
+
+    def __init__(self, path, *, fails=()):
+        super().__init__(path)
+        self.began, self.may_go_on = threading.Event(), threading.Event()
+        self.fails = list(fails)
+
+    def save_sessions(self, sessions, *, events=None):
+        if sessions:
+            self.began.set()
+            assert self.may_go_on.wait(10)
+            if self.fails:
+                raise self.fails.pop()
+        super().save_sessions(sessions, events=events)
+
+
+def in_slow_registry(path, story, **words):
+    database = NodeDatabase(path)
+    database.save_nodes((NODE,))
+    database.save_sessions({NODE.node_id: SESSION})
+    database.close()
+
+    async def run():
+        slow = SlowDatabase(path, **words)
+        registry = Registry(slow)
+        try:
+            await asyncio.wait_for(story(registry, slow), 10)
+        finally:
+            slow.may_go_on.set()
+            # Killed: nothing is written in the end.
+            registry._writer.shutdown()
+            slow.close()
+
+    asyncio.run(run())
+
+
+def test_what_was_touched_is_not_written_over_what_was_saved_after_it(path):
+    async def story(registry, slow):
+        registry.touch_session(NODE.node_id, replace(SESSION, last_contact=99.0))
+        halted = replace(SESSION, state="halted", last_contact=100.0)
+        saving = asyncio.create_task(registry.save_session(NODE.node_id, halted))
+        await asyncio.to_thread(slow.began.wait, 10)
+        flushing = asyncio.create_task(registry.flush())
+        await asyncio.sleep(0)
+        slow.may_go_on.set()
+        await asyncio.gather(saving, flushing)
+        assert registry.sessions[NODE.node_id] == halted
+
+    in_slow_registry(path, story)
+    assert NodeDatabase(path).load().sessions[NODE.node_id].state == "halted"
+
+
+def test_what_could_not_be_flushed_is_not_written_over_what_was_saved_meanwhile(path):
+    async def story(registry, slow):
+        registry.touch_session(NODE.node_id, replace(SESSION, last_contact=99.0))
+        flushing = asyncio.create_task(registry.flush())
+        await asyncio.to_thread(slow.began.wait, 10)
+        halted = replace(SESSION, state="halted", last_contact=100.0)
+        saving = asyncio.create_task(registry.save_session(NODE.node_id, halted))
+        await asyncio.sleep(0.05)
+        slow.may_go_on.set()
+        with pytest.raises(DatabaseError):
+            await flushing
+        await saving
+        await registry.flush()
+
+    in_slow_registry(path, story, fails=[DatabaseError("away")])
+    assert NodeDatabase(path).load().sessions[NODE.node_id].state == "halted"
+
+
+def test_what_was_touched_is_kept_when_what_came_after_it_could_not_be_saved(path):
+    async def story(registry, slow):
+        registry.touch_session(NODE.node_id, replace(SESSION, last_contact=99.0))
+        saving = asyncio.create_task(
+            registry.save_session(NODE.node_id, replace(SESSION, state="halted"))
+        )
+        await asyncio.to_thread(slow.began.wait, 10)
+        flushing = asyncio.create_task(registry.flush())
+        await asyncio.sleep(0)
+        slow.may_go_on.set()
+        with pytest.raises(DatabaseError):
+            await saving
+        await flushing
+        await registry.flush()
+
+    in_slow_registry(path, story, fails=[DatabaseError("away")])
+    assert NodeDatabase(path).load().sessions[NODE.node_id].last_contact == 99.0
+
+
+def test_a_bug_leaves_nobody_waiting_for_a_session_to_be_saved(path):
+    async def story(registry, slow):
+        slow.may_go_on.set()
+        with pytest.raises(TypeError):
+            await registry.save_session(NODE.node_id, replace(SESSION, report={"x": object()}))
+
+    in_slow_registry(path, story)
 
 
 def test_nodes_are_found_by_any_address_and_the_first_counts(path):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from provisiond.nodes.batches import batch_size, parse_batch
 from provisiond.nodes.rollout import (
     ACTIVE,
     BOOTING,
@@ -22,9 +23,7 @@ from provisiond.nodes.rollout import (
     Rollout,
     Seen,
     advance,
-    batch_size,
     may_go,
-    parse_batch,
     resume,
     stop,
 )
@@ -157,6 +156,54 @@ def test_a_node_that_was_started_anew_meanwhile_boots_what_it_is_assigned():
     seen["n0"] = replace(seen["n0"], state="ready", capsule=NEW)
     rollout = step(rollout, seen, now=3.0)
     assert (rollout.state, rollout.members["n0"].state) == (DONE, READY)
+
+
+def test_a_node_that_was_shut_down_does_not_hold_the_others_up_for_ever():
+    rollout = make(1, batch="1", when="idle")
+    seen = fleet(rollout, next=NextReport(NEW, "fetched", "", "1.1"))
+    rollout = step(step(rollout, seen), seen, now=2.0)
+    assert may_go(rollout, "n0")
+    seen["n0"] = replace(seen["n0"], state="halted", heard=100.0)
+    assert step(rollout, seen, now=150.0).state == RUNNING, "it may be about to start again"
+    assert step(rollout, seen, now=151.0).reason == "n0: was shut down"
+
+
+def test_a_node_that_was_starting_when_its_turn_came_goes_over_once_it_is_up():
+    rollout = make(2, batch="1")
+    seen = fleet(rollout)
+    seen["n0"] = replace(seen["n0"], state="fetching")
+    rollout = step(rollout, seen)
+    assert rollout.members["n0"].state == BOOTING
+    seen["n0"] = replace(seen["n0"], state="ready")
+    rollout = step(rollout, seen, now=40.0)
+    assert (rollout.state, rollout.members["n0"].state) == (RUNNING, ACTIVE)
+    assert step(rollout, seen, now=80.0).state == RUNNING
+    seen["n0"] = replace(seen["n0"], next=NextReport(NEW, "fetched", "", "1.1"))
+    assert may_go(step(rollout, seen, now=81.0), "n0")
+
+
+def test_a_node_that_was_starting_has_its_turn_later_when_the_rollout_was_stopped():
+    rollout = make(1, batch="1")
+    seen = fleet(rollout)
+    seen["n0"] = replace(seen["n0"], state="booting")
+    rollout = step(rollout, seen)
+    rollout = administer(rollout, seen, "stop", now=2.0)
+    seen["n0"] = replace(seen["n0"], state="ready")
+    rollout = step(rollout, seen, now=3.0)
+    assert rollout.members["n0"].state == WAITING
+    assert seen["n0"].own == "c"
+
+
+def test_nobody_fails_for_what_a_server_that_was_off_could_not_hear():
+    rollout = make(2, batch="2")
+    seen = fleet(rollout)
+    rollout = step(rollout, seen)
+    seen["n0"] = replace(seen["n0"], state="booting", capsule=NEW)
+    rollout = step(rollout, seen, now=2.0)
+    off = replace(PATIENCE, deaf_from=10.0, deaf_until=1000.0)
+    assert advance(rollout, seen, now=1001.0, patience=off).rollout.state == RUNNING
+    assert advance(rollout, seen, now=1001.0, patience=PATIENCE).rollout.state == STOPPED
+    assert advance(rollout, seen, now=1050.0, patience=off).rollout.state == STOPPED
 
 
 SAYS = st.sampled_from(

@@ -266,6 +266,34 @@ def test_what_is_asked_for_wrongly_is_told(in_world):
     in_world(story)
 
 
+def test_a_node_that_was_deleted_is_no_reason_not_to_say_what_is_wrong(in_world):
+    async def story(world):
+        fleet = Fleet(world)
+        await fleet.boot(3)
+        await fleet.start(["n0000[1-2]"], batch="1")
+        await world.administration.rollouts.stop(None)
+        await fleet.start(batch="1")
+        await world.administration.nodes.delete(["n00001"])
+        with pytest.raises(InputError, match="is in rollout 2, which runs"):
+            await world.administration.rollouts.resume(1, retry=False)
+
+    in_world(story)
+
+
+def test_rollouts_that_nobody_resumes_are_forgotten_at_last(in_world, monkeypatch):
+    monkeypatch.setattr("provisiond.nodes.rollouts.KEPT", 2)
+
+    async def story(world):
+        fleet = Fleet(world)
+        await fleet.boot(1)
+        for _ in range(5):
+            await fleet.start()
+            await world.administration.rollouts.stop(None)
+        assert [item["id"] for item in world.administration.rollouts.list_rollouts()] == [4, 5]
+
+    in_world(story)
+
+
 def test_a_capsule_that_is_not_trusted_any_more_stops_it(in_world, builder):
     async def story(world):
         fleet = Fleet(world)

@@ -139,6 +139,28 @@ def test_a_node_that_goes_down_has_done_it(in_world):
     in_world(story)
 
 
+@pytest.mark.parametrize("told", [None, "running"])
+def test_what_was_given_before_a_kexec_is_not_done_again_after_it(in_world, told):
+    """The record of what was begun is of the system that was left."""
+
+    async def story(world):
+        machine = await ready(world)
+        given = await give(world, "n00001", kind="run", phase="x")
+        await machine.says("ready")
+        if told:
+            await machine.says("ready", task=TaskReport(given["task"], told))
+        await machine.says("booting")
+        assert show(world)["state"] == "failed"
+        assert "another capsule" in show(world)["detail"]
+        await machine.says("ready")
+        assert machine.plan.task is None
+        # Its kernel was not started after all: what it tells counts.
+        await machine.says("ready", task=TaskReport(given["task"], "done"))
+        assert show(world)["state"] == "done"
+
+    in_world(story)
+
+
 def test_what_was_withdrawn_and_done_all_the_same_is_told(in_world):
     async def story(world):
         machine = await ready(world)

@@ -13,9 +13,10 @@ import shutil
 
 import pytest
 
-from vnfsbuild import payloads
+from vnfsbuild import payloads, trees
 from vnfsbuild.builder import find_builder
 from vnfsbuild.digest import Digest
+from vnfsbuild.errors import InputError
 from vnfsbuild.lock import (
     Lock,
     LockedBase,
@@ -349,6 +350,43 @@ def test_modules_of_another_kernel_take_the_place_of_the_bases(tmp_path):
     assert list(layers) == ["rootfs", "rootfs-1", "modules-1"]
     assert b"module 2" in layers["modules-1"]
     assert not any(b"module 1" in data for data in layers.values())
+
+
+def test_a_tree_that_is_trimmed_while_it_is_read_is_made_anew(tmp_path):
+    world = World(tmp_path)
+    world.build(cache=world.cache)
+
+    class Trimmed(StageCache):
+        """Somebody removes what is in a cache as soon as it was found there."""
+
+        def peek(self, key):
+            found = super().peek(key)
+            if found:
+                shutil.rmtree(found.directory)
+            return found
+
+    clean, _ = world.build()
+    found, _ = world.build(cache=Trimmed(world.cache.directory))
+    assert found == clean
+
+
+def test_of_files_that_are_changed_meanwhile_nothing_is_kept(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    path = tmp_path / "child/files/etc/of-child"
+    before = path.read_text()
+    real = trees.apply_local
+
+    def edit_and_apply(root, recipe, **words):
+        path.write_text("edited\n")
+        real(root, recipe, **words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trees, "apply_local", edit_and_apply)
+        with pytest.raises(InputError, match="changed while it was built"):
+            world.build(cache=world.cache)
+    path.write_text(before)
+    clean, _ = world.build()
+    assert world.build(cache=world.cache)[0] == clean
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_does_without(tmp_path, caplog):

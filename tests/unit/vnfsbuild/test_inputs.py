@@ -120,12 +120,20 @@ def test_where_a_package_was_is_no_input():
         (2, {"recipe": replace(RECIPE, services=replace(RECIPE.services, mask=("x.service",)))}),
         (2, {"recipe": replace(RECIPE, copy="files")}),
         (2, {"exclude": ("usr/share",)}),
+        (2, {"recipe": replace(RECIPE, selinux="permissive")}),
         (3, {"recipe": replace(RECIPE, kernel=replace(RECIPE.kernel, arguments=("quiet",)))}),
         (3, {"recipe": replace(RECIPE, name="other")}),
     ],
 )
 def test_a_change_moves_the_first_stage_that_it_feeds_and_all_above(kept, changed):
     assert count_same(keys(), keys(**changed)) == kept
+
+
+def test_upon_a_base_the_epoch_is_an_input_of_the_first_stage():
+    lock = replace(LOCK, base=LockedBase(name="below", serial=1, digest=DIGEST))
+    one = make_install_inputs(RECIPE, lock, essential=(), below=DIGEST)
+    other = make_install_inputs(RECIPE, replace(lock, epoch=1), essential=(), below=DIGEST)
+    assert one.key != other.key
 
 
 def test_why_a_stage_is_made_is_told():

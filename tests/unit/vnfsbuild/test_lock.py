@@ -21,6 +21,8 @@ from vnfsbuild.lock import (
     render_lock,
     sort_packages,
 )
+from vnfsbuild.newlock import is_same_content
+from vnfsbuild.origins import PACKAGES_ONLY
 
 HEX = "ab" * 32
 DIGEST = Digest(f"sha256:{HEX}")
@@ -146,6 +148,11 @@ def named(name):
         ('repository = "debian-trixie"', 'repository = "local"', "is not among files"),
         ("tools = []", f"tools = [{ROW.replace('libc6', 'other')}]", "is that of 'libc6' too"),
         ("packages = [", f"packages = [{ROW},", "packages[1]: 'libc6' stands there twice"),
+        (
+            f'keys = ["{"AB" * 20}"]',
+            'trust = "packages-only", keys = []',
+            "packages[0]: 'debian-trixie' has no keys: nobody signed the package",
+        ),
         ("size = 5", "size = '5'", "packages[0].size: found '5'"),
         ("tools = []", "tool = []", "tool: unknown key; did you mean 'tools'?"),
     ],
@@ -155,6 +162,27 @@ def test_what_is_no_lock_is_refused(old, new, told):
     with pytest.raises(InputError) as raised:
         parse_lock(TEXT.replace(old, new), where="recipe.lock")
     assert told in raised.value.message
+
+
+def test_of_a_repository_that_signs_packages_none_may_be_there():
+    lock = replace(
+        LOCK,
+        repositories=(
+            *LOCK.repositories,
+            replace(LOCK.repositories[0], id="site", keys=(), trust=PACKAGES_ONLY),
+        ),
+    )
+    assert parse_lock(render_lock(lock), where="recipe.lock") == lock
+
+
+def test_another_trust_is_another_lock():
+    other = replace(LOCK, repositories=(replace(LOCK.repositories[0], trust=PACKAGES_ONLY),))
+    assert not is_same_content(other, LOCK)
+
+
+def test_an_empty_directory_reads_back():
+    lock = replace(LOCK, files=(LockedFile(path="files/x", digest=DIGEST, kind="directory"),))
+    assert parse_lock(render_lock(lock), where="recipe.lock") == lock
 
 
 BASE = LockedBase(name="below", serial=3, digest=DIGEST)

@@ -3,7 +3,8 @@
 import pytest
 
 from vnfsbuild.errors import InputError
-from vnfsbuild.recipefiles import load_recipe, source_paths
+from vnfsbuild.recipefiles import load_recipe, source_paths, verify_unchanged
+from vnfsbuild.source import pack_source, unpack_source
 
 RECIPE = """
 name = "toy"
@@ -42,6 +43,25 @@ def test_keys_and_packages_are_locked_each_once_and_travel_along(directory):
     names = ["debs/a.deb", "debs/b.deb", "files/site.asc", "mine.asc"]
     assert [item.path for item in loaded.files] == names
     assert sorted(source_paths(loaded)) == sorted([*names, "recipe.toml", "recipe.lock"])
+
+
+def test_an_empty_directory_is_locked_and_travels_along(directory, tmp_path):
+    before = load_recipe(directory).files
+    (directory / "files/scratch/deep").mkdir(parents=True)
+    loaded = load_recipe(directory)
+    (found,) = set(loaded.files) - set(before)
+    assert (found.path, found.kind) == ("files/scratch/deep", "directory")
+    (directory / "recipe.lock").touch()
+    unpack_source(pack_source(source_paths(loaded)), tmp_path / "again", where="x")
+    assert load_recipe(tmp_path / "again").files == loaded.files
+
+
+def test_a_file_that_is_changed_meanwhile_is_told(directory):
+    loaded = load_recipe(directory)
+    verify_unchanged(loaded)
+    (directory / "files/site.asc").write_text("another")
+    with pytest.raises(InputError, match=r"changed while it was built: files/site\.asc"):
+        verify_unchanged(loaded)
 
 
 def test_each_key_is_locked_by_what_it_says(directory):

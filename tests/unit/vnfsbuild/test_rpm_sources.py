@@ -9,7 +9,9 @@ from vnfsbuild.distributions import RPM, distribution_of, keyring_of, place_comp
 from vnfsbuild.errors import VerificationError, VnfsbuildError
 from vnfsbuild.lock import LockedPackage
 from vnfsbuild.origins import PACKAGES_ONLY
+from vnfsbuild.rpmlock import _look_up
 from vnfsbuild.rpmversion import compare_rpm_versions
+from vnfsbuild.sources import indexes
 from vnfsbuild.sources.fragments import (
     cut_fragments,
     parse_fragment,
@@ -133,6 +135,25 @@ def test_older_metadata_than_before_is_refused(archive, fetch):
     assert fetch(site=DATE).epoch == DATE
 
 
+def test_an_index_that_is_no_archive_is_told(archive, fetch):
+    path = archive.publish(signed=False).directory / "repodata"
+    packed = path / "primary.xml.gz"
+    before = packed.read_bytes()
+    broken = before[:10] + b"\xff" * (len(before) - 10)
+    packed.write_bytes(broken)
+    text = (path / "repomd.xml").read_text()
+    (path / "repomd.xml").write_text(text.replace(sha256(before), sha256(broken)))
+    with pytest.raises(VnfsbuildError, match="cannot be unpacked"):
+        fetch(trust=PACKAGES_ONLY)
+
+
+def test_an_index_unpacks_to_no_more_than_any_needs(archive, fetch, monkeypatch):
+    archive.publish()
+    monkeypatch.setattr(indexes, "MAX_INDEX_BYTES", 10)
+    with pytest.raises(VerificationError, match="unpacks to more than 10 bytes"):
+        fetch()
+
+
 def test_where_packages_are_signed_the_metadata_need_not_be(archive, fetch):
     archive.publish(signed=False)
     found = fetch(trust=PACKAGES_ONLY)
@@ -143,6 +164,7 @@ def test_where_packages_are_signed_the_metadata_need_not_be(archive, fetch):
     ("wrong", "told"),
     [
         (b"<!DOCTYPE x [<!ENTITY a 'b'>]><repomd/>", "defines entities"),
+        ("<!DOCTYPE x [<!ENTITY a 'b'>]><repomd/>".encode("utf-16"), "not UTF-8"),
         (b"<repomd>", "not XML"),
         (b'<repomd xmlns="http://linux.duke.edu/metadata/repo"/>', "names no primary"),
     ],
@@ -159,6 +181,8 @@ def test_what_is_no_repomd_is_told(wrong, told):
         ("repodata/primary", "../primary", "expected a path below"),
         ("repodata/primary", "/primary", "expected a path below"),
         (f"<timestamp>{DATE}", "<timestamp>x", "expected a number"),
+        (f"<timestamp>{DATE}", "<timestamp>\u00b2", "expected a number"),
+        (f"<timestamp>{DATE}", f"<timestamp>{'9' * 20}", "expected a number"),
     ],
 )
 def test_a_repomd_that_we_do_not_follow_is_told(archive, old, new, told):
@@ -315,6 +339,29 @@ def test_a_fragment_that_no_lock_can_name_is_told(archive, tmp_path, old, new, t
     (fragment,) = cut_fragments(primary, filelists, [sha256(data)]).values()
     with pytest.raises(VnfsbuildError, match=told):
         parse_fragment(fragment, repository="site")
+
+
+def test_a_digest_is_no_path(archive, fetch):
+    archive.publish()
+    indexes_of = fetch().indexes
+    wanted = sha256(archive.rows["lib", "1"][1])
+    texts = cut_fragments(indexes_of["primary"], indexes_of["filelists"], [wanted])
+    fragment = texts[wanted].replace(f">{wanted}<", f">{'../' * 21}x<")
+    with pytest.raises(VnfsbuildError, match="by no SHA-256"):
+        parse_fragment(fragment, repository="site")
+
+
+def test_a_package_is_not_another_that_speaks_of_it(archive, fetch):
+    chosen = sha256(archive.rows["lib", "1"][1])
+    archive.publish()
+    found = fetch()
+    assert [item.name for item in _look_up([found], [chosen])] == ["lib"]
+    primary = found.indexes["primary"]
+    own = sha256(archive.rows["hello", "1"][1])
+    lies = primary.read_text().replace("<arch>", f"<summary>{chosen} {own}</summary><arch>", 1)
+    primary.write_text(lies)
+    with pytest.raises(VnfsbuildError, match="in no index by SHA-256"):
+        _look_up([found], [chosen])
 
 
 # Versions

@@ -109,6 +109,20 @@ def test_a_tree_upon_one_that_is_gone_is_refused(root, cache, tmp_path):
         restore_tree(upon, cache, tmp_path / "again")
 
 
+def test_a_tree_upon_one_that_was_made_otherwise_is_refused(root, cache, tmp_path):
+    below = keep(cache, "below", root)
+    (root / "etc/new").write_bytes(b"new")
+    (root / "etc/zzz").write_bytes(b"zzzz")
+    cut_times(root, epoch=1_000_000)
+    upon = keep(cache, "upon", root, parent=below)
+    cache.throw_away(below, VerificationError("x"))
+    (root / "etc/zzz").unlink()
+    cut_times(root, epoch=1_000_000)
+    assert keep(cache, "below", root).key == below.key
+    with pytest.raises(VerificationError, match="another tree"):
+        restore_tree(upon, cache, tmp_path / "again")
+
+
 @pytest.mark.parametrize("name", ["list", "data"])
 def test_a_damaged_tree_is_refused(name, root, cache, tmp_path):
     stored = keep(cache, "one", root)

@@ -1,16 +1,19 @@
 """The bootstrap's whole life on the loopback; only the jump itself goes elsewhere."""
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import re
 import tarfile
 import threading
 
 import pytest
 
+from provisiond.agent import entry
 from provisiond.agent.bootstrap import Bootstrap
-from provisiond.agent.conversation import Pace, Unheard
+from provisiond.agent.conversation import Pace, Unheard, load_identity, save_identity
 from provisiond.agent.drivers import Drivers
 from provisiond.agent.entry import Jump
 from provisiond.agent.fetch import Patience
@@ -293,6 +296,35 @@ def test_a_plan_for_another_node_is_not_acted_on(stage):
         stage.plan(node_id="52:54:00:00:00:02"),
     )
     assert not stage.mirrors[0].requests
+
+
+@pytest.mark.parametrize("method", ["rescue", "local"])
+def test_no_method_of_a_plan_for_another_node_is_acted_on(stage, method):
+    stage.command_line += " vnfs.loader=asks"
+    with pytest.raises(Ended):
+        stage.boot(
+            dataclasses.replace(stage.plan(), method=method, node_id="52:54:00:00:00:02"),
+            ends_at="the plan is for node 52:54:00:00:00:02, this node is another",
+        )
+    assert stage.rescue.files is None
+
+
+def test_a_file_that_cannot_be_made_is_told_to_the_server(stage, monkeypatch):
+    def refuse(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(entry, "write_kernel", refuse)
+    with pytest.raises(Ended):
+        stage.boot(stage.plan(), ends_at="kernel: No space left on device; again in")
+
+
+def test_who_this_boot_is_is_replaced_whole(tmp_path):
+    save_identity(tmp_path, "1" * 32, None)
+    with (tmp_path / "boot.json").open("rb") as before:
+        save_identity(tmp_path, "1" * 32, "key")
+        assert json.load(before)["nodeKey"] is None
+    assert load_identity(tmp_path) == ("1" * 32, "key")
+    assert (tmp_path / "boot.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_capsule_of_another_name_is_refused(stage):

@@ -130,6 +130,18 @@ def test_an_overlay_is_fetched_with_the_node_key(
         b"".join(client.overlay(overlay, node_key=None, **who))
 
 
+def test_an_overlay_is_had_from_the_server_that_is_there(
+    world, tmp_path, node_server, make_client, authority
+):
+    data = b"tar" * 1000
+    overlay = PlannedOverlay(digest_of(data), len(data))
+    node_server.overlays[overlay.digest] = data
+    servers = ["https://127.0.0.1:1", node_server.url]
+    client = make_client(world.write_site(tmp_path / "site", authority, servers))
+    who = {"node_id": world.NODE_ID, "boot_id": "0" * 32, "node_key": world.NODE_KEY}
+    assert b"".join(client.overlay(overlay, **who)) == data
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [

@@ -218,6 +218,29 @@ def test_small_blobs_are_bounded_and_verified(mirrors):
         )
 
 
+def test_a_small_blob_of_two_servers_is_asked_of_each_alone(mirrors):
+    mirrors[0].blobs["/blobs/" + BLOB.digest.replace(":", "/")] = b"x" * len(DATA)
+    mirrors[0].fault = breaks_after(100_000, times=10)
+    mirrors[1].add(DATA)
+    distrust = Distrust()
+    fetcher = Fetcher(
+        [mirror.base for mirror in mirrors], tell=[].append, patience=IMPATIENT, distrust=distrust
+    )
+    assert fetcher.fetch_small(BLOB.digest, limit_bytes=10**6, where="manifest") == DATA
+    fetcher.close()
+    assert distrust.report() == {"wrongMirrors": [f"{mirrors[0].base}: wrong bytes: manifest"]}
+
+
+def test_who_has_more_than_is_taken_is_not_accused(mirrors):
+    mirrors[0].add(DATA)
+    distrust = Distrust()
+    with pytest.raises(VerificationError, match="more than 100 bytes"):
+        Fetcher([mirrors[0].base], tell=[].append, distrust=distrust).fetch_small(
+            BLOB.digest, limit_bytes=100, where="chunk index"
+        )
+    assert not distrust.report()
+
+
 @pytest.mark.parametrize("base", ["ftp://127.0.0.1/x", "http://", "http://h:port/", "blobs"])
 def test_what_is_no_web_address_is_refused(base):
     with pytest.raises(AbsentError):

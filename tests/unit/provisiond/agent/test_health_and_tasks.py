@@ -274,6 +274,26 @@ def test_it_starts_what_there_is_to_do_and_hears_the_knock_and_the_end(tmp_path)
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.parametrize(
+    ("ends", "asked"), [("exit 1", False), ("exit 0", False), ("kill -9 $$", True)]
+)
+def test_work_that_ends_without_news_is_not_begun_again_at_once(tmp_path, ends, asked):
+    agent = tmp_path / "agent"
+    agent.write_text(f"#!/bin/sh\n{ends}\n")
+    agent.chmod(0o755)
+    told = in_python(
+        "from provisiond.agent.waiter import Waiter\n"
+        f"waiter = Waiter([{str(agent)!r}])\n"
+        "waiter._worker = waiter._start('work')\n"
+        "waiter._wait(1.5)\n"
+        "print(waiter._worker, waiter._asked)\n"
+        "waiter._asked, waiter._missed, waiter._worker = False, True, waiter._start('work')\n"
+        "waiter._wait(1.5)\n"
+        "print(waiter._worker, waiter._asked)"
+    )
+    assert told == f"0 {asked}\n0 True\n", "after a check-in beside it there may be other work"
+
+
 def test_its_modules_are_few():
     """All that it imports stays in the memory of every node."""
     program = (

@@ -1,6 +1,7 @@
 """The agent in the capsule: ready, still there, and gone."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -144,6 +145,15 @@ def test_the_plan_that_it_holds_is_named_and_its_interval_kept(make_running, wor
     running.say(outcome)
     assert running.checkin(outcome).plan == plan_digest(world.waiting())
     assert running.memory.every_seconds == world.waiting().checkin_seconds
+
+
+def test_a_plan_for_another_node_is_not_taken(make_running, node_server, world):
+    other = replace(world.waiting(), node_id="52:54:00:00:00:99", checkin_seconds=7)
+    node_server.answer = lambda checkin: Answer(other, world.NOW)
+    running = make_running()
+    running.say(running.become_ready())
+    assert running.memory.plan is None
+    assert running.memory.every_seconds != 7
 
 
 def test_a_note_that_is_broken_is_made_again(make_running, tmp_path):

@@ -74,6 +74,7 @@ class Station:
         self.loaded = []
         self.told = []
         self.asked = 0
+        self.unloaded = 0
         self.refuses = ""
 
     def plan(self, **changes):
@@ -100,6 +101,9 @@ class Station:
     def leave(self):
         raise Leaves
 
+    def unload(self):
+        self.unloaded += 1
+
     def ask(self):
         self.asked += 1
 
@@ -108,6 +112,7 @@ class Station:
         ground = Ground(
             devices=lambda: self.devices, read_memory=lambda: self.memory, load_kernel=self.load,
             start_kernel=self.leave, drain_scripts=self.drain, ask_checkin=self.ask,
+            unload_kernel=self.unload,
         )  # fmt: skip
         Upgrade(self.node, self.run, self.told.append, ground=ground, client=self.client).go_on(
             plan
@@ -278,6 +283,31 @@ def test_a_kernel_that_is_refused_leaves_the_node_as_it_was(station):
     report = station.go_on(station.plan(go=True))
     assert (report.state, report.detail) == ("failed", station.refuses)
     assert not (station.run / "leaving.json").exists()
+
+
+def test_a_kernel_that_is_not_started_does_not_stay_loaded(station):
+    def fail():
+        raise VnfsbuildError("systemctl kexec: exit status 1: no")
+
+    station.go_on(station.plan())
+    station.leave = fail
+    report = station.go_on(station.plan(go=True))
+    assert (report.state, report.detail) == ("failed", "systemctl kexec: exit status 1: no")
+    assert len(station.loaded) == station.unloaded == 1
+    assert station.go_on(Plan(node_id=station.world.NODE_ID, name="n00001", action="none")) is None
+    assert station.unloaded == 1, "there is none any more"
+
+
+def test_an_overlay_that_changed_meanwhile_fails_nobody(station, node_server):
+    station.go_on(station.plan())
+    node_server.overlays.clear()
+    report = station.go_on(station.plan(go=True))
+    assert (report.state, "overlay" in report.detail) == ("draining", True)
+    assert not station.loaded
+    node_server.overlays[digest_of(OVERLAY)] = OVERLAY
+    with pytest.raises(Leaves):
+        station.go_on(station.plan(go=True))
+    assert station.loaded[0][1].count(b"vnfs/node.json\0") == 1
 
 
 def test_another_attempt_forgets_the_failure(station):
