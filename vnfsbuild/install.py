@@ -147,13 +147,22 @@ def _write_config(
         directory.mkdir(parents=True, exist_ok=True)
 
 
+def is_full(text: str) -> bool:
+    """Tell whether a program that said *text* failed for want of space."""
+    return os.strerror(errno.ENOSPC) in text
+
+
+def no_space(workspace: Path, more: str = "") -> VnfsbuildError:
+    """Return what is said when the root tree does not fit into *workspace*."""
+    return VnfsbuildError(
+        f"{workspace}: no space left for the root tree{more}",
+        hint="free some, or work elsewhere: VNFS_WORKSPACE=/path vnfsbuild …",
+    )
+
+
 def _mkosi_failed(error: tools.ToolError, places: MkosiPlaces, log: Path) -> VnfsbuildError:
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if os.strerror(errno.ENOSPC) in text:
-        return VnfsbuildError(
-            f"{places.workspace}: no space left for the root tree; mkosi's words are in {log}",
-            hint="free some, or work elsewhere: VNFS_WORKSPACE=/path vnfsbuild …",
-        )
+    if is_full(log.read_text(encoding="utf-8", errors="replace")):
+        return no_space(places.workspace, f"; mkosi's words are in {log}")
     return VnfsbuildError(f"install: {error.message}", hint=f"all that mkosi said: {log}")
 
 

@@ -27,7 +27,7 @@ from vnfsbuild.inputs import (
     make_install_inputs,
     make_local_inputs,
 )
-from vnfsbuild.install import build_install, umask, write_repository
+from vnfsbuild.install import build_install, is_full, no_space, umask, write_repository
 from vnfsbuild.layer import Entry
 from vnfsbuild.local import apply_local
 from vnfsbuild.lock import Lock, LockedPackage, lay_over
@@ -41,6 +41,7 @@ from vnfsbuild.stagecache import StageCache
 from vnfsbuild.standin import resolve_stand_ins
 from vnfsbuild.storedtree import digest_contents, load_tree_list, restore_tree, save_tree
 from vnfsbuild.timings import Timings
+from vnfsbuild.tools import ToolError
 from vnfsbuild.tree import list_tree, normalise, settle
 from vnfsbuild.unpacked import MOVING, WANTED, unpack_essential
 from vnfsbuild.users import add_users, make_skeleton
@@ -269,9 +270,7 @@ def install_by_mkosi(line: Line, part: Part, below: Path | None, essential: bool
     if essential and lock.release not in MOVING:
         start, asked = line.workspace / f"unpacked-{line._count}", WANTED
         skeleton = {**MACHINE_ID, **skeleton}
-        paths = [path for path, _ in packages.values()]
-        with umask(0o022):
-            unpack_essential(paths, start, tree=line.tools_tree, architecture=lock.architecture)
+        _unpack(line, [path for path, _ in packages.values()], start)
     inputs = InstallInputs(
         distribution=lock.distribution,
         release=lock.release,
@@ -291,6 +290,17 @@ def install_by_mkosi(line: Line, part: Part, below: Path | None, essential: bool
         remove_old_kernels(root, below)
     settle(root)
     return root
+
+
+def _unpack(line: Line, packages: Sequence[Path], start: Path) -> None:
+    architecture = line.parts[0].lock.architecture
+    try:
+        with umask(0o022):
+            unpack_essential(packages, start, tree=line.tools_tree, architecture=architecture)
+    except ToolError as error:
+        if not is_full(error.message):
+            raise
+        raise no_space(line.workspace) from error
 
 
 def remove_old_kernels(root: Path, below: Path) -> None:

@@ -5,11 +5,13 @@ import os
 import shutil
 import stat
 import subprocess
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from vnfsbuild.agentzip import render_agent
 from vnfsbuild.errors import InputError, VnfsbuildError
 from vnfsbuild.local import apply_services
 from vnfsbuild.packages import fetch_locked, find_missing, package_path
@@ -25,7 +27,7 @@ from vnfsbuild.tree import list_tree
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 PLACES = find_places()
-AGENT = b"the agent's bytes"
+AGENT = render_agent()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,8 @@ def test_the_tree_is_a_system_without_secrets(trees):
     assert not list(root.glob("boot/initrd*"))
     assert not list(root.glob("etc/ssh/ssh_host_*"))
     assert (root / "etc/machine-id").read_bytes() == b""
-    assert (root / "usr/lib/vnfs/agent.pyz").read_bytes() == AGENT
+    with zipfile.ZipFile(root / "usr/lib/vnfs/agent.pyz") as agent:
+        assert "provisiond/agent/running.pyc" in agent.namelist(), "compiled by its own Python"
     assert (root / "etc/systemd/network/80-wired.network").is_file()
     wants = root / "etc/systemd/system/multi-user.target.wants"
     assert (wants / "systemd-networkd.service").is_symlink()
@@ -148,8 +151,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(recipe, small_disk):
         open_workspace(lock, places=PLACES, environment=named) as workspace,
     ):
         build(recipe, workspace)
+    assert str(small_disk) in raised.value.message
     assert "no space left" in raised.value.message
-    assert "-install-" in raised.value.message
     assert list(small_disk.iterdir()) == []
 
 

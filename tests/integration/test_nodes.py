@@ -48,7 +48,7 @@ def test_groups_defaults_and_what_counts(made):
     for line in (
         "n00001: kernel_arguments=quiet nosmt (defaults, group compute)",
         "n00001: vnfs=debian-13-minimal (group compute)", "n00001: timezone=UTC (defaults)",
-        "n00001: method=kexec (built in)", "n00001: groups=compute", "n00001: approved=no",
+        "n00001: method=auto (built in)", "n00001: groups=compute", "n00001: approved=no",
         "n00001: enabled=true (built in)", "n00001: dns= (built in)",
     ):  # fmt: skip
         assert f"{line}\n" in shown

@@ -75,7 +75,7 @@ def recipe(tmp_path_factory):
     make_package(tmp_path_factory.mktemp("odd"), directory / "odd.deb")
     loaded = load_recipe(directory)
     lock = load_or_make_lock(loaded, cache=PLACES.cache)
-    return loaded, lock, fetch_inputs(loaded, lock, places=PLACES, timings=Timings())
+    return loaded, lock, fetch_inputs(loaded, [lock], places=PLACES, timings=Timings())
 
 
 def make_package(root, out):

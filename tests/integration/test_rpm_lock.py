@@ -7,7 +7,7 @@ this machine consist of; the keys are test keys.
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +113,11 @@ class World:
 @pytest.fixture
 def world(whole_world, monkeypatch, template):
     """The tools are given, and not chosen: that is apt's part, and test_lock's."""
-    tools = load_tools("build-rpm", template / "cache")
+    # All of one repository, as the mirror of this test has them.
+    tools = tuple(
+        replace(item, repository="debian-trixie")
+        for item in load_tools("build-rpm", template / "cache")
+    )
     (tree,) = (template / "cache/tools").glob("build-rpm-*")
     monkeypatch.setattr(newlock, "_choose_tools", lambda request, verified: (tools, tree))
     monkeypatch.setattr(newlock, "find_kept_tools", lambda *args, **words: tools)
