@@ -49,7 +49,7 @@ demo: setup ## build a capsule and boot it on a virtual node (4 minutes)
 	$(call step,one virtual node,$(AS_ROOT) $(BIN)/provisionctl lab run \
 	  --capsule debian-13-minimal --nodes 1 --registration open)
 
-test: setup ## all tests but the long ones, virtual nodes among them (20 minutes)
+test: setup ## all tests but the long ones, virtual nodes among them (25 minutes)
 	$(call step,unit tests,$(PYTEST) --numprocesses=auto $(LIMIT) $(UNIT))
 	$(call step,tamper table,$(PYTEST) --numprocesses=auto $(LIMIT) -m "not long" tests/tamper)
 	$(call step,integration and boot tests,$(ROOT_PYTEST) --numprocesses=2 --dist=loadgroup \
@@ -80,7 +80,7 @@ check-shell:
 check-unit:
 	@$(PYTEST) --quiet --numprocesses=auto $(UNIT)
 
-bench: setup ## build three capsules and measure (10 minutes)
+bench: setup ## build three capsules and measure (over half an hour)
 	$(AS_ROOT) $(BIN)/python -B -m benchmarks
 
 clean: ## remove .venv and caches; capsules and keys stay
