@@ -97,24 +97,6 @@ def hold_overlay(planned: PlannedOverlay, chunks: Iterator[bytes]) -> Overlay:
     return Overlay(planned, b"".join(verified))
 
 
-def obtain_capsule(
-    planned: PlannedCapsule,
-    fetcher: Fetcher,
-    *,
-    trust: Trust,
-    now: int,
-    verify_ed25519: VerifyEd25519,
-) -> VerifiedCapsule:
-    """Fetch manifest, config and signatures of *planned*; return it when it may run here.
-
-    Raises:
-        VerificationError: it may not.
-        NetworkError: a document cannot be had.
-    """
-    papers = obtain_papers(planned, fetcher)
-    return judge_planned(planned, papers, trust=trust, now=now, verify_ed25519=verify_ed25519)
-
-
 def obtain_papers(planned: PlannedCapsule, fetcher: Fetcher) -> Papers:
     """Fetch manifest, config and signatures of *planned*.
 
